@@ -1,0 +1,4 @@
+//! The broker: what sagad needs of one, and RabbitMQ behind it.
+
+pub mod message;
+pub mod names;

@@ -1,0 +1,176 @@
+//! A saga's definition. One that exists is valid: only [`crate::core::parse`] makes them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::core::id::StepIx;
+use crate::core::template::{Body, Expression, Template};
+
+/// One revision of a definition.
+#[derive(Debug)]
+pub struct Definition {
+    /// `^[a-z][a-z0-9_-]{0,63}$`, unique among the definitions.
+    pub name: Arc<str>,
+    /// What it is for.
+    pub description: Option<String>,
+    /// Yields the business key of a saga from its input.
+    pub key: Option<Template>,
+    /// When a key may be used again.
+    pub key_reuse: KeyReuse,
+    /// From the saga's start to its deadline, at which it compensates.
+    pub timeout: Option<Duration>,
+    /// AMQP priority of its commands, unless a step says otherwise.
+    pub priority: Priority,
+    /// Which lifecycle events it publishes.
+    pub events: Events,
+    /// What follows the last attempt of a compensation.
+    pub on_compensation_failure: OnCompensationFailure,
+    /// JSON Schema of the input.
+    pub input: Option<Schema>,
+    /// In the order of the file.
+    pub steps: Vec<Step>,
+    /// The result of a completed saga.
+    pub output: Option<Body>,
+}
+
+impl Definition {
+    /// The step's place, by its name.
+    pub fn step_named(&self, name: &str) -> Option<StepIx> {
+        self.steps.iter().position(|step| &*step.name == name)
+    }
+}
+
+/// One unit of a definition.
+#[derive(Debug)]
+pub struct Step {
+    /// Unique in the definition.
+    pub name: Arc<str>,
+    /// The steps that must have ended well before this one begins.
+    pub after: Vec<StepIx>,
+    /// Every step that comes after this one, directly or not, in ascending order: compensation goes in reverse of it.
+    pub later: Vec<StepIx>,
+    /// False: the step is skipped.
+    pub when: Option<Expression>,
+    /// Wait before the first attempt.
+    pub delay: Duration,
+    /// Its failure is recorded and the saga goes on.
+    pub optional: bool,
+    /// The forward action.
+    pub execute: Command,
+    /// The undo; `None` where there is nothing to undo.
+    pub compensate: Option<Compensate>,
+}
+
+/// A command and how long and how often to try it.
+#[derive(Debug)]
+pub struct Command {
+    /// The exchange it is published to.
+    pub exchange: String,
+    /// Its routing key, and its AMQP `type`.
+    pub routing_key: String,
+    /// The body; `None`: the default body of its action.
+    pub body: Option<Body>,
+    /// Additional headers.
+    pub headers: Vec<(String, Template)>,
+    /// From the sending of an attempt to its time-out.
+    pub timeout: Duration,
+    /// Of transient failures.
+    pub retry: Retry,
+    /// AMQP priority; `None`: the saga's for an execute, 9 for a compensation.
+    pub priority: Option<Priority>,
+    /// Whether a command that nobody took dies in its queue just before its attempt times out.
+    pub expires: bool,
+}
+
+/// How a step is undone.
+#[derive(Debug)]
+pub struct Compensate {
+    /// The undoing command.
+    pub command: Command,
+    /// The outcomes of the execute that need undoing.
+    pub on: CompensateOn,
+}
+
+/// Which outcomes of an execute need undoing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompensateOn {
+    /// The participant did it.
+    pub success: bool,
+    /// Nobody knows.
+    pub in_doubt: bool,
+    /// The participant said it failed, yet may have left something behind.
+    pub failure: bool,
+}
+
+impl Default for CompensateOn {
+    fn default() -> CompensateOn {
+        CompensateOn { success: true, in_doubt: true, failure: false }
+    }
+}
+
+/// Capped exponential back-off with jitter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Retry {
+    /// Attempts in all, at least 1.
+    pub attempts: u32,
+    /// Wait before the second attempt.
+    pub initial: Duration,
+    /// Each wait is this many times the one before; at least 1.
+    pub factor: f64,
+    /// The longest wait, before jitter.
+    pub max: Duration,
+    /// Each wait is varied by up to this share, 0 to 1, either way.
+    pub jitter: f64,
+}
+
+/// A priority from 0 to 9, fixed or computed from the input.
+#[derive(Debug)]
+pub enum Priority {
+    /// As written.
+    Fixed(u8),
+    /// Rendered when the saga starts.
+    Template(Template),
+}
+
+/// When a start with a key already in use begins a new saga instead of returning the old one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyReuse {
+    /// One saga for each key, for ever.
+    #[default]
+    Never,
+    /// Once the saga that holds the key is compensated or failed.
+    AfterFailure,
+    /// Once it has ended in any way.
+    AfterEnd,
+}
+
+/// Which lifecycle events a saga publishes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Events {
+    /// None.
+    None,
+    /// Its status.
+    #[default]
+    Saga,
+    /// Its status and its steps'.
+    Step,
+}
+
+/// What follows the last attempt of a compensation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnCompensationFailure {
+    /// The saga waits for an operator.
+    #[default]
+    Suspend,
+    /// The other compensations go on and the saga ends as failed.
+    Continue,
+}
+
+/// A compiled JSON Schema and its text.
+#[derive(Debug)]
+pub struct Schema {
+    /// As written, for documents made from definitions.
+    pub source: serde_json::Value,
+    /// Compiled.
+    pub validator: jsonschema::Validator,
+}

@@ -1,0 +1,184 @@
+//! The way into the engine, for everyone who has something for a saga: HTTP, deliveries, timers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use uuid::Uuid;
+
+use crate::broker::message::{Publication, Receipt};
+use crate::core::id::SagaId;
+use crate::core::input::{Forbidden, Input, Order};
+use crate::core::saga::Status;
+use crate::store::DeadLetter;
+
+/// Something for the engine, and who is to be told once it is committed.
+#[derive(Debug)]
+pub struct Item {
+    /// What.
+    pub request: Request,
+    /// Who.
+    pub settle: Settle,
+}
+
+/// What the engine can be asked.
+#[derive(Debug)]
+pub enum Request {
+    /// Begin a saga.
+    Start(Start),
+    /// Something happened to a saga.
+    Saga(SagaId, Input),
+    /// Keep a message that nobody can read or place.
+    Keep(DeadLetter),
+}
+
+/// A start, as it was asked for.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The definition's name.
+    pub definition: String,
+    /// The saga's input.
+    pub input: Arc<Value>,
+    /// Instead of the definition's priority, 0 to 9.
+    pub priority: Option<u8>,
+    /// Wait so long before it begins.
+    pub delay: Duration,
+    /// Never start a second saga of this definition for it.
+    pub idempotency_key: Option<String>,
+    /// W3C trace context of whoever asked.
+    pub trace: Option<String>,
+    /// Who asked.
+    pub actor: String,
+}
+
+/// Whom to tell once an item is committed.
+#[derive(Debug)]
+pub enum Settle {
+    /// Nobody.
+    Nobody,
+    /// The broker.
+    Delivery(Receipt),
+    /// The broker, and whoever waits for `{ saga_id, status }` on a queue of his; first him, then the broker.
+    StartDelivery {
+        /// The delivery of the start.
+        receipt: Receipt,
+        /// Where the answer goes, and under which correlation id.
+        reply_to: Option<(String, Option<String>)>,
+    },
+    /// The outbox: the row whose message came back goes in the same transaction.
+    Returned(Uuid),
+    /// A caller of [`Intake::start`].
+    Started(oneshot::Sender<Result<Started, Refusal>>),
+    /// A caller of [`Intake::order`].
+    Ordered(oneshot::Sender<Result<(), Refusal>>),
+}
+
+/// A start's outcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Started {
+    /// The saga.
+    pub saga: SagaId,
+    /// Its status.
+    pub status: Status,
+    /// False: its key or idempotency key was in use, this is the saga that has it.
+    pub created: bool,
+}
+
+/// Why the engine does not do what it is asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such definition.
+    #[error("there is no definition `{0}`")]
+    UnknownDefinition(String),
+    /// There is no such saga.
+    #[error("there is no saga {0}")]
+    UnknownSaga(SagaId),
+    /// The input is wrong.
+    #[error("the input does not fit the definition: {}", .0.iter().map(|e| format!("{}: {}", e.pointer, e.detail)).collect::<Vec<_>>().join("; "))]
+    Invalid(Vec<InputError>),
+    /// The saga's state forbids it.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
+    /// More is waiting than sagad takes, or the database is away: later.
+    #[error("sagad can't take this now: {0}")]
+    Busy(String),
+}
+
+/// One thing wrong with an input.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct InputError {
+    /// JSON pointer into the input.
+    pub pointer: String,
+    /// For a person.
+    pub detail: String,
+}
+
+/// How long a caller waits for a place in the queue, and then for the commit.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The way in; clone it freely.
+#[derive(Clone, Debug)]
+pub struct Intake {
+    items: mpsc::Sender<Item>,
+    publish: mpsc::UnboundedSender<Publication>,
+    ended: broadcast::Sender<SagaId>,
+}
+
+impl Intake {
+    /// A way into the engine that reads the other end of `items`.
+    pub fn new(
+        items: mpsc::Sender<Item>,
+        publish: mpsc::UnboundedSender<Publication>,
+        ended: broadcast::Sender<SagaId>,
+    ) -> Intake {
+        Intake { items, publish, ended }
+    }
+
+    /// Begins a saga, or finds the one that has its key.
+    ///
+    /// # Errors
+    /// [`Refusal`]; `Busy` says nothing of whether the saga was started after all.
+    pub async fn start(&self, start: Start) -> Result<Started, Refusal> {
+        let (told, outcome) = oneshot::channel();
+        self.ask(Item { request: Request::Start(start), settle: Settle::Started(told) }, outcome).await
+    }
+
+    /// Carries out an operator's order.
+    ///
+    /// # Errors
+    /// [`Refusal`]; `Busy` says nothing of whether the order was carried out after all.
+    pub async fn order(&self, saga: SagaId, actor: &str, order: Order) -> Result<(), Refusal> {
+        let (told, outcome) = oneshot::channel();
+        let input = Input::Operator { actor: actor.to_owned(), order };
+        self.ask(Item { request: Request::Saga(saga, input), settle: Settle::Ordered(told) }, outcome).await
+    }
+
+    /// Publishes a message again, as it was; true once the broker has it.
+    pub async fn publish(&self, message: crate::broker::message::Outgoing) -> bool {
+        let (confirmed, outcome) = oneshot::channel();
+        let publication = Publication { outbox: None, message: Arc::new(message), confirmed: Some(confirmed) };
+        if self.publish.send(publication).is_err() {
+            return false;
+        }
+        matches!(tokio::time::timeout(PATIENCE, outcome).await, Ok(Ok(())))
+    }
+
+    /// The ids of sagas that end from now on, of this daemon.
+    pub fn ended(&self) -> broadcast::Receiver<SagaId> {
+        self.ended.subscribe()
+    }
+
+    async fn ask<T>(&self, item: Item, outcome: oneshot::Receiver<Result<T, Refusal>>) -> Result<T, Refusal> {
+        let busy = |why: &str| Refusal::Busy(why.to_owned());
+        match tokio::time::timeout(PATIENCE, async {
+            self.items.send(item).await.map_err(|_| busy("it is shutting down"))?;
+            outcome.await.map_err(|_| busy("it is shutting down"))?
+        })
+        .await
+        {
+            Ok(outcome) => outcome,
+            Err(_) => Err(busy("the database does not keep up")),
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! sagad runs sagas over RabbitMQ.
+//!
+//! Everything that can change a saga is one kind of thing, an *input*, and all inputs go the same way:
+//!
+//! ```text
+//!   deliveries (AMQP) ┐                      ┌ saga states   ┐
+//!   due timers        ├─> batch of inputs ─> load ─> decide ─> commit: one transaction ─> publish with confirms ─> ack
+//!   operators (HTTP)  ┘                      (pure, per saga) state+journal+outbox         (the next commit deletes the
+//!                                                                                           confirmed outbox rows)
+//! ```
+
+pub mod broker;
+pub mod config;
+pub mod core;
+pub mod health;
+pub mod intake;
+pub mod store;

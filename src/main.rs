@@ -1,0 +1,2 @@
+//! sagad
+fn main() {}
