@@ -8,6 +8,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::broker::message::{Publication, Receipt};
+use crate::broker::publisher::Publisher;
 use crate::core::id::SagaId;
 use crate::core::input::{Forbidden, Input, Order};
 use crate::core::saga::Status;
@@ -121,18 +122,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct Intake {
     items: mpsc::Sender<Item>,
-    publish: mpsc::UnboundedSender<Publication>,
+    publisher: Publisher,
     ended: broadcast::Sender<SagaId>,
 }
 
 impl Intake {
     /// A way into the engine that reads the other end of `items`.
-    pub fn new(
-        items: mpsc::Sender<Item>,
-        publish: mpsc::UnboundedSender<Publication>,
-        ended: broadcast::Sender<SagaId>,
-    ) -> Intake {
-        Intake { items, publish, ended }
+    pub fn new(items: mpsc::Sender<Item>, publisher: Publisher, ended: broadcast::Sender<SagaId>) -> Intake {
+        Intake { items, publisher, ended }
     }
 
     /// Begins a saga, or finds the one that has its key.
@@ -158,7 +155,7 @@ impl Intake {
     pub async fn publish(&self, message: crate::broker::message::Outgoing) -> bool {
         let (confirmed, outcome) = oneshot::channel();
         let publication = Publication { outbox: None, message: Arc::new(message), confirmed: Some(confirmed) };
-        if self.publish.send(publication).is_err() {
+        if self.publisher.publish(publication).is_err() {
             return false;
         }
         matches!(tokio::time::timeout(PATIENCE, outcome).await, Ok(Ok(())))
