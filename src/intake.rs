@@ -12,6 +12,7 @@ use crate::broker::publisher::Publisher;
 use crate::core::id::SagaId;
 use crate::core::input::{Forbidden, Input, Order};
 use crate::core::saga::Status;
+pub use crate::core::start::InputError;
 use crate::store::DeadLetter;
 
 /// Something for the engine, and who is to be told once it is committed.
@@ -104,15 +105,6 @@ pub enum Refusal {
     /// More is waiting than sagad takes, or the database is away: later.
     #[error("sagad can't take this now: {0}")]
     Busy(String),
-}
-
-/// One thing wrong with an input.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct InputError {
-    /// JSON pointer into the input.
-    pub pointer: String,
-    /// For a person.
-    pub detail: String,
 }
 
 /// How long a caller waits for a place in the queue, and then for the commit.

@@ -10,6 +10,8 @@
 //! from ids. So the code that runs in production is the code that simulations and tests run.
 
 pub mod answer;
+pub mod apply;
+pub mod decide;
 pub mod definition;
 pub mod diagnostic;
 pub mod entry;
@@ -18,5 +20,6 @@ pub mod input;
 pub mod parse;
 pub mod retry;
 pub mod saga;
+pub mod start;
 pub mod template;
 pub mod time;

@@ -191,9 +191,12 @@ pub struct StepState {
 pub struct ActionState {
     /// How many attempts were sent, ever: attempt numbers never repeat.
     pub attempt: u32,
-    /// The attempts that no longer count: those before an operator's retry, or before a compensation was sent anew.
+    /// Attempts that the present budget does not count: those before an operator's retry or before the present round.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub spent: u32,
+    /// Attempts of earlier rounds: their answers no longer count.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub void: u32,
     /// How often a late success began this action anew under another idempotency key.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub round: u32,
@@ -203,6 +206,9 @@ pub struct ActionState {
     /// Whether a participant had its hands on it: it answered, or may have.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub handled: bool,
+    /// Why the last attempt failed, while another may follow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<Failure>,
     /// When the first attempt was sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
@@ -295,11 +301,11 @@ impl ActionState {
         }
     }
 
-    /// What made it fail.
+    /// What made it, or its last attempt, fail.
     pub fn failure(&self) -> Option<&Failure> {
         match &self.progress {
             Progress::Failed { failure, .. } | Progress::GivenUp { failure, .. } => Some(failure),
-            _ => None,
+            _ => self.last_failure.as_ref(),
         }
     }
 
