@@ -1,15 +1,30 @@
 //! The configuration: `config/sagad.toml`, then `--config FILE`, then the environment, validated once.
+//!
+//! ```text
+//!   files, environment ──layers──> one tree of values, each knowing its place ──check──> Config
+//! ```
+
+mod check;
+mod layers;
+mod read;
+mod show;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::Value;
 
+pub use show::without_password;
+
 /// Everything that can be configured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Config {
+    /// How long SIGTERM waits for what is in hand (10 s).
+    #[serde(serialize_with = "show::duration")]
+    pub shutdown_grace: Duration,
     /// Where definitions are.
     pub definitions: Definitions,
     /// The database.
@@ -24,12 +39,10 @@ pub struct Config {
     pub http: Http,
     /// Logs and traces.
     pub telemetry: Telemetry,
-    /// How long SIGTERM waits for what is in hand (10 s).
-    pub shutdown_grace: Duration,
 }
 
 /// `[definitions]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Definitions {
     /// The folder (`sagas`).
     pub path: PathBuf,
@@ -38,18 +51,20 @@ pub struct Definitions {
 }
 
 /// `[store]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct StoreConfig {
     /// `sqlite://FILE` or `postgres://user@host/db`.
+    #[serde(serialize_with = "show::url")]
     pub url: String,
     /// Run migrations at start (true).
     pub migrate_on_start: bool,
 }
 
 /// `[broker]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct BrokerConfig {
     /// `amqp://` or `amqps://`.
+    #[serde(serialize_with = "show::url")]
     pub url: String,
     /// What all of sagad's names start with (`sagad`).
     pub prefix: String,
@@ -83,7 +98,7 @@ impl QueueType {
 }
 
 /// `[topology]`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Topology {
     /// What to do with it at start-up.
     pub mode: TopologyMode,
@@ -107,65 +122,79 @@ pub enum TopologyMode {
 }
 
 /// `[[topology.exchanges]]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Exchange {
     /// Its name.
     pub name: String,
     /// `direct`, `topic`, `fanout`, `headers`, or a plugin's.
+    #[serde(rename = "type")]
     pub kind: String,
     /// Where messages go that no binding takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub alternate: Option<String>,
     /// Bindings from other exchanges to this one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bind: Vec<Binding>,
     /// Anything else, as RabbitMQ names it.
+    #[serde(serialize_with = "show::arguments", skip_serializing_if = "BTreeMap::is_empty")]
     pub arguments: BTreeMap<String, Value>,
 }
 
 /// One binding of an exchange or a queue: what it gets from another exchange.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Binding {
     /// The exchange that messages come from.
     pub exchange: String,
     /// The routing key or pattern; empty for fanout and headers.
     pub routing_key: String,
     /// For headers exchanges: `x-match` and the headers.
+    #[serde(serialize_with = "show::arguments", skip_serializing_if = "BTreeMap::is_empty")]
     pub arguments: BTreeMap<String, Value>,
 }
 
 /// `[[topology.queues]]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Queue {
     /// Its name.
     pub name: String,
     /// What it receives.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bind: Vec<Binding>,
     /// Quorum or classic.
+    #[serde(rename = "type")]
     pub kind: QueueType,
     /// Classic only.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_priority: Option<u8>,
     /// To `sagad.dead` (true).
     pub dead_letter: bool,
     /// Quorum only.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub delivery_limit: Option<u32>,
     /// How long a message may wait.
+    #[serde(serialize_with = "show::optional_duration", skip_serializing_if = "Option::is_none")]
     pub message_ttl: Option<Duration>,
     /// How many messages may wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_length: Option<u64>,
     /// `reject-publish` or `drop-head`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub overflow: Option<String>,
     /// Anything else, as RabbitMQ names it.
+    #[serde(serialize_with = "show::arguments", skip_serializing_if = "BTreeMap::is_empty")]
     pub arguments: BTreeMap<String, Value>,
 }
 
 /// `[delay]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Delay {
     /// How late the database wakes what the broker should have woken (5 s).
+    #[serde(serialize_with = "show::duration")]
     pub sweep: Duration,
 }
 
 /// `[http]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Http {
     /// Where it listens (`127.0.0.1:7242`).
     pub listen: SocketAddr,
@@ -173,16 +202,29 @@ pub struct Http {
     pub tokens: Vec<Token>,
     /// Largest body that is read, in bytes (1 MiB).
     pub max_body: usize,
+    /// Set to serve HTTPS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+}
+
+/// `[http.tls]`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Tls {
+    /// A PEM file: the certificate, then those that signed it.
+    pub cert: PathBuf,
+    /// A PEM file: its private key.
+    pub key: PathBuf,
 }
 
 /// `[[http.tokens]]`.
-#[derive(Clone)]
+#[derive(Clone, Serialize)]
 pub struct Token {
     /// The actor that the history names.
     pub name: String,
     /// What it may do.
     pub role: Role,
     /// From `secret` or the variable that `secret_env` names.
+    #[serde(serialize_with = "show::secret")]
     pub secret: String,
 }
 
@@ -203,8 +245,87 @@ pub enum Role {
 }
 
 /// `[telemetry]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Telemetry {
     /// A level or a filter of `tracing-subscriber` (`info`).
     pub log: String,
 }
+
+impl Config {
+    /// Reads `config/sagad.toml` if the working directory has it, then `explicit`, then the environment.
+    ///
+    /// # Errors
+    /// Everything that is wrong, with its place; nothing in it shows a secret.
+    pub fn load(explicit: Option<&Path>) -> Result<Config, ConfigErrors> {
+        let environment = environment()?;
+        check::check(layers::load(explicit, &environment)?, &environment)
+    }
+
+    /// Reads one file's text, without the environment.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(name: &str, text: &str) -> Result<Config, ConfigErrors> {
+        let environment = BTreeMap::new();
+        let files = [(name.to_owned(), text.to_owned())];
+        check::check(layers::merge(&files, &environment, Vec::new())?, &environment)
+    }
+
+    /// All of it as TOML that can be read back, but for the secrets, which are hidden.
+    ///
+    /// # Errors
+    /// None that are known: everything in a configuration can be written as TOML.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string_pretty(self)
+    }
+}
+
+/// The environment, but for what can't be configuration because it is not Unicode.
+fn environment() -> Result<BTreeMap<String, String>, ConfigErrors> {
+    let mut variables = BTreeMap::new();
+    let mut errors = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => drop(variables.insert(name, value)),
+            (Ok(name), Err(_)) if name.starts_with(layers::PREFIX) => {
+                errors.push(ConfigError::new("", Some(name), "is not valid UTF-8"));
+            }
+            _ => {}
+        }
+    }
+    if errors.is_empty() { Ok(variables) } else { Err(ConfigErrors(errors)) }
+}
+
+/// Everything that is wrong with a configuration, one line each.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+/// One thing that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Which key, as `http.tokens[0].secret`; empty where it is about a whole file.
+    pub key: String,
+    /// `FILE:LINE:COLUMN` or the variable; `None` for what was not written anywhere.
+    pub place: Option<String>,
+    /// For a person; without the value where that may be a secret.
+    pub message: String,
+}
+
+impl ConfigError {
+    fn new(key: impl Into<String>, place: Option<String>, message: impl Into<String>) -> ConfigError {
+        ConfigError { key: key.into(), place, message: message.into() }
+    }
+}
+
+impl std::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let parts = [self.place.as_deref().unwrap_or_default(), &self.key, &self.message];
+        let mut parts = parts.into_iter().filter(|part| !part.is_empty());
+        f.write_str(parts.next().unwrap_or_default())?;
+        parts.try_for_each(|part| write!(f, ": {part}"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

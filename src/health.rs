@@ -40,7 +40,7 @@ impl Health {
     }
 
     fn set(&self, part: Part, trouble: Option<String>) -> bool {
-        metrics::gauge!(if part == Part::Store { "sagad_store_up" } else { "sagad_broker_up" })
+        metrics::gauge!(if part == Part::Store { crate::metrics::STORE_UP } else { crate::metrics::BROKER_UP })
             .set(if trouble.is_none() { 1.0 } else { 0.0 });
         let mut troubles = self.lock();
         let news = troubles[part as usize].is_some() != trouble.is_some();

@@ -14,4 +14,6 @@ pub mod config;
 pub mod core;
 pub mod health;
 pub mod intake;
+pub mod metrics;
 pub mod store;
+pub mod telemetry;

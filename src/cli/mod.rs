@@ -1,0 +1,88 @@
+//! What `sagad` can be told on the command line; one file for each group of commands.
+
+mod config;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use sagad::config::{Config, ConfigErrors};
+
+/// Runs sagas over RabbitMQ: what several services do together either happens as a whole or is undone.
+///
+/// Sagas are declared in TOML files, their steps are commands to services in any language, and RabbitMQ carries them.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 the daemon can't be reached.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Config(config::Show),
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Args)]
+pub(crate) struct Sources {
+    /// A configuration file to lay over config/sagad.toml; the environment (SAGAD__STORE__URL) goes over both
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Sources {
+    fn load(&self) -> Result<Config, Failure> {
+        Ok(Config::load(self.config.as_deref())?)
+    }
+}
+
+/// Why a command ends with something other than 0.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The configuration is wrong.
+    #[error("the configuration is wrong:\n{0}")]
+    Config(#[from] ConfigErrors),
+    /// It did not work.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Failure {
+    fn code(&self) -> ExitCode {
+        match self {
+            Failure::Failed(_) => ExitCode::from(1),
+            Failure::Config(_) => ExitCode::from(2),
+        }
+    }
+}
+
+impl Cli {
+    /// Does what was asked; complaints go to standard error.
+    pub(crate) fn run(self) -> ExitCode {
+        let outcome = match self.command {
+            Command::Config(show) => show.run(),
+        };
+        match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                eprintln!("sagad: {failure}");
+                failure.code()
+            }
+        }
+    }
+}
+
+/// Prints to standard output. A reader that went away, as in `| head`, is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::Failed(format!("can't write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
