@@ -25,3 +25,11 @@ pub struct Diagnostic {
     /// How to mend it; empty where the message says it all.
     pub help: String,
 }
+
+/// The candidate that `word` is most likely a misspelling of, if any is close.
+pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // Half of a short word, a third of a long one: further off it is rather another word.
+    let reach = (word.chars().count() / 3).clamp(1, 4);
+    let scored = candidates.map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate));
+    scored.filter(|&(distance, _)| distance <= reach).min_by_key(|&(distance, _)| distance).map(|(_, near)| near)
+}

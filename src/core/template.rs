@@ -1,24 +1,54 @@
 //! Templates and expressions: MiniJinja, kept to JSON.
+//!
+//! ```text
+//!   source ─ MiniJinja's parser ─> compile ─┬─> paths and text: looked up in the JSON itself, exact and fast
+//!                                           └─> anything else: programs for MiniJinja's virtual machine
+//! ```
+//!
+//! Nothing here can run for long or grow large: expressions have no loops of their own, whatever they look up or compute is
+//! charged to a budget by its size, and so is each turn of a `for`.
 
+mod arithmetic;
+mod builtins;
+mod compile;
+mod path;
+mod program;
+mod render;
+mod value;
+
+use std::ops::Range;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
 use serde_json::Value;
 
+use self::compile::{Form, Term};
 use crate::core::id::SagaId;
 use crate::core::saga::SagaError;
 use crate::core::time::Time;
 
+/// The longest text that a template may yield, in bytes.
+const MAX_TEXT: usize = 1024 * 1024;
+
 /// A string with `{{ … }}` or `{% … %}` in it, compiled.
 #[derive(Debug)]
 pub struct Template {
-    source: String,
+    form: TemplateForm,
+    references: Vec<Reference>,
+}
+
+#[derive(Debug)]
+enum TemplateForm {
+    /// No template in it.
+    Literal(Value),
+    Compiled(Form),
 }
 
 /// A bare expression, compiled: `when`.
 #[derive(Debug)]
 pub struct Expression {
-    source: String,
+    term: Term,
+    references: Vec<Reference>,
 }
 
 /// A JSON value with templates in it.
@@ -34,12 +64,41 @@ pub enum Body {
     Object(IndexMap<String, Body>),
 }
 
+/// Something that a template reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// `["steps", "payment", "reply", "id"]`: as far as it does not depend on other values.
+    pub path: Vec<String>,
+    /// Where: bytes of the template's source.
+    pub span: Range<usize>,
+}
+
 /// Why a template can't be compiled or rendered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct TemplateError {
     /// For a person.
     pub message: String,
+    /// Where, if that is known: bytes of the template's source.
+    pub span: Option<Range<usize>>,
+}
+
+impl TemplateError {
+    fn new(message: impl Into<String>) -> TemplateError {
+        TemplateError { message: message.into(), span: None }
+    }
+}
+
+impl From<minijinja::Error> for TemplateError {
+    fn from(error: minijinja::Error) -> TemplateError {
+        TemplateError::new(error.detail().map_or_else(|| error.kind().to_string(), str::to_owned))
+    }
+}
+
+impl From<TemplateError> for minijinja::Error {
+    fn from(error: TemplateError) -> minijinja::Error {
+        minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, error.message)
+    }
 }
 
 /// What templates can see. Cheap to make: everything large is shared.
@@ -92,35 +151,63 @@ impl Template {
     /// Compiles.
     ///
     /// # Errors
-    /// A syntax error, for a person.
+    /// A syntax error, or a name that is never in scope; for a person.
     pub fn compile(source: &str) -> Result<Template, TemplateError> {
-        Ok(Template { source: source.to_owned() })
+        if !is_template(source) {
+            return Ok(Template::literal(source.into()));
+        }
+        let (form, references) = compile::template(source)?;
+        Ok(Template { form: TemplateForm::Compiled(form), references })
+    }
+
+    /// One that always yields `value`.
+    pub fn literal(value: Value) -> Template {
+        Template { form: TemplateForm::Literal(value), references: Vec::new() }
+    }
+
+    /// All that it reads.
+    pub fn references(&self) -> &[Reference] {
+        &self.references
     }
 
     /// Renders: a string that is one whole `{{ expression }}` keeps the value's JSON type.
     ///
     /// # Errors
     /// An unknown name, a wrong type, too much work; for a person.
-    pub fn render(&self, _scope: &Scope) -> Result<Value, TemplateError> {
-        Ok(Value::String(self.source.clone()))
+    pub fn render(&self, scope: &Scope) -> Result<Value, TemplateError> {
+        match &self.form {
+            TemplateForm::Literal(value) => Ok(value.clone()),
+            TemplateForm::Compiled(form) => render::form(form, scope),
+        }
     }
+}
+
+/// Whether there is anything in a string to render.
+pub fn is_template(text: &str) -> bool {
+    ["{{", "{%", "{#"].iter().any(|open| text.contains(open))
 }
 
 impl Expression {
     /// Compiles.
     ///
     /// # Errors
-    /// A syntax error, for a person.
+    /// A syntax error, or a name that is never in scope; for a person.
     pub fn compile(source: &str) -> Result<Expression, TemplateError> {
-        Ok(Expression { source: source.to_owned() })
+        let (term, references) = compile::expression(source)?;
+        Ok(Expression { term, references })
     }
 
-    /// Whether it is true of `scope`.
+    /// All that it reads.
+    pub fn references(&self) -> &[Reference] {
+        &self.references
+    }
+
+    /// Whether it is true of `scope`: not false, null, zero or empty.
     ///
     /// # Errors
     /// An unknown name, a wrong type, too much work; for a person.
-    pub fn holds(&self, _scope: &Scope) -> Result<bool, TemplateError> {
-        Ok(!self.source.is_empty())
+    pub fn holds(&self, scope: &Scope) -> Result<bool, TemplateError> {
+        render::holds(&self.term, scope)
     }
 }
 
@@ -129,7 +216,27 @@ impl Body {
     ///
     /// # Errors
     /// As [`Template::render`].
-    pub fn render(&self, _scope: &Scope) -> Result<Value, TemplateError> {
-        Ok(Value::Null)
+    pub fn render(&self, scope: &Scope) -> Result<Value, TemplateError> {
+        match self {
+            Body::Literal(value) => Ok(value.clone()),
+            Body::Template(template) => template.render(scope),
+            Body::Array(items) => {
+                items.iter().map(|item| item.render(scope)).collect::<Result<_, _>>().map(Value::Array)
+            }
+            Body::Object(fields) => {
+                let fields = fields.iter().map(|(name, field)| Ok((name.clone(), field.render(scope)?)));
+                fields.collect::<Result<_, _>>().map(Value::Object)
+            }
+        }
+    }
+
+    /// All that it reads; spans are those of the single templates.
+    pub fn references(&self) -> Vec<&Reference> {
+        match self {
+            Body::Literal(_) => Vec::new(),
+            Body::Template(template) => template.references().iter().collect(),
+            Body::Array(items) => items.iter().flat_map(Body::references).collect(),
+            Body::Object(fields) => fields.values().flat_map(Body::references).collect(),
+        }
     }
 }

@@ -1,0 +1,361 @@
+//! From MiniJinja's syntax tree to [`Form`]: what is only paths and text needs no virtual machine; the rest is compiled to
+//! [`Program`]s. All that can be known to be wrong without a saga is found here.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, ForLoop, IfCond, Stmt};
+use minijinja::machinery::{Span, parse, parse_expr};
+use minijinja::syntax::SyntaxConfig;
+
+use super::builtins::{BUILTINS, FUNCTIONS};
+use super::path::{Path, ROOTS, Segment, chain, unknown_root};
+use super::program::{Program, keep};
+use super::{Reference, TemplateError};
+use crate::core::diagnostic::nearest;
+
+/// A template longer than this is no template.
+const MAX_SOURCE: usize = 64 * 1024;
+/// Blocks within blocks.
+const MAX_DEPTH: usize = 16;
+
+/// What a template does.
+#[derive(Debug)]
+pub(super) enum Form {
+    /// One whole `{{ … }}`: its value, of whatever type.
+    Whole(Term),
+    /// Text.
+    Text(Vec<Piece>),
+}
+
+/// An expression.
+#[derive(Debug)]
+pub(super) enum Term {
+    Path(Path),
+    Program(Program),
+}
+
+/// A piece of a text.
+#[derive(Debug)]
+pub(super) enum Piece {
+    Raw(String),
+    Emit(Term),
+    If { test: Term, then: Vec<Piece>, otherwise: Vec<Piece> },
+    For(Box<Loop>),
+    Set { target: Target, value: Term },
+}
+
+/// `{% for target in over if only %} body {% else %} empty {% endfor %}`.
+#[derive(Debug)]
+pub(super) struct Loop {
+    pub(super) target: Target,
+    pub(super) over: Term,
+    pub(super) only: Option<Term>,
+    pub(super) body: Vec<Piece>,
+    pub(super) empty: Vec<Piece>,
+}
+
+/// What a value is given to.
+#[derive(Clone, Debug)]
+pub(super) enum Target {
+    Name(Arc<str>),
+    Tuple(Vec<Arc<str>>),
+}
+
+/// Compiles a string with `{{ … }}` in it.
+pub(super) fn template(source: &str) -> Result<(Form, Vec<Reference>), TemplateError> {
+    checked_length(source)?;
+    let syntax = || SyntaxConfig::builder().keep_trailing_newline(true).build().map_err(syntax_error(source));
+    if let Stmt::Template(root) = parse(source, "template", syntax()?).map_err(syntax_error(source))? {
+        let mut plain = Plain::default();
+        if let Some(form) = plain.form(&root.children)? {
+            return Ok((form, plain.references));
+        }
+    }
+    let source = keep(source);
+    let tree = parse(source, "template", syntax()?).map_err(syntax_error(source))?;
+    let mut compiler = Compiler::new(source);
+    let Stmt::Template(root) = &tree else { return Ok((Form::Text(Vec::new()), Vec::new())) };
+    let form = match root.children.as_slice() {
+        [Stmt::EmitExpr(only)] => Form::Whole(compiler.term(&only.expr)?),
+        children => Form::Text(compiler.block(children)?),
+    };
+    Ok((form, compiler.references))
+}
+
+/// Compiles a bare expression.
+pub(super) fn expression(source: &str) -> Result<(Term, Vec<Reference>), TemplateError> {
+    checked_length(source)?;
+    if source.contains("{{") || source.contains("{%") {
+        let message = "this is an expression already: write it without `{{` and `}}`";
+        return Err(TemplateError { message: message.into(), span: Some(0..source.len()) });
+    }
+    let mut plain = Plain::default();
+    if let Some(path) = plain.path(&parse_expr(source).map_err(syntax_error(source))?)? {
+        return Ok((Term::Path(path), plain.references));
+    }
+    let source = keep(source);
+    let mut compiler = Compiler::new(source);
+    let term = compiler.term(&parse_expr(source).map_err(syntax_error(source))?)?;
+    Ok((term, compiler.references))
+}
+
+fn checked_length(source: &str) -> Result<(), TemplateError> {
+    if source.len() <= MAX_SOURCE {
+        return Ok(());
+    }
+    Err(TemplateError::new(format!("a template may be {MAX_SOURCE} bytes long, this one has {}", source.len())))
+}
+
+fn syntax_error(source: &str) -> impl Fn(minijinja::Error) -> TemplateError {
+    move |error| {
+        let span = error.range().map(|range| range.start.min(source.len())..range.end.min(source.len()));
+        TemplateError { span, ..error.into() }
+    }
+}
+
+fn bytes(span: Span) -> Range<usize> {
+    span.start_offset as usize..span.end_offset as usize
+}
+
+fn at<T>(span: Span, result: Result<T, TemplateError>) -> Result<T, TemplateError> {
+    result.map_err(|error| TemplateError { span: error.span.or(Some(bytes(span))), ..error })
+}
+
+fn wrong(span: Span, message: impl Into<String>) -> TemplateError {
+    TemplateError { message: message.into(), span: Some(bytes(span)) }
+}
+
+/// Reads trees of nothing but text and paths.
+#[derive(Default)]
+struct Plain {
+    references: Vec<Reference>,
+}
+
+impl Plain {
+    fn form(&mut self, children: &[Stmt<'_>]) -> Result<Option<Form>, TemplateError> {
+        if let [Stmt::EmitExpr(only)] = children {
+            return Ok(self.path(&only.expr)?.map(|path| Form::Whole(Term::Path(path))));
+        }
+        let mut pieces = Vec::new();
+        for child in children {
+            pieces.push(match child {
+                Stmt::EmitRaw(raw) => Piece::Raw(raw.raw.to_owned()),
+                Stmt::EmitExpr(emit) => match self.path(&emit.expr)? {
+                    Some(path) => Piece::Emit(Term::Path(path)),
+                    None => return Ok(None),
+                },
+                _ => return Ok(None),
+            });
+        }
+        Ok(Some(Form::Text(pieces)))
+    }
+
+    fn path(&mut self, expr: &Expr<'_>) -> Result<Option<Path>, TemplateError> {
+        let Some((root, start, segments)) = chain(expr) else { return Ok(None) };
+        let span = start as usize..expr.span().end_offset as usize;
+        let path = Path::new(root, segments).map_err(|error| TemplateError { span: Some(span.clone()), ..error })?;
+        self.references.push(Reference { path: path.words(), span });
+        Ok(Some(path))
+    }
+}
+
+/// Reads any tree.
+struct Compiler {
+    source: &'static str,
+    references: Vec<Reference>,
+    /// Names that the template itself gives.
+    locals: Vec<&'static str>,
+    depth: usize,
+}
+
+impl Compiler {
+    fn new(source: &'static str) -> Compiler {
+        Compiler { source, references: Vec::new(), locals: Vec::new(), depth: 0 }
+    }
+
+    fn block(&mut self, children: &[Stmt<'static>]) -> Result<Vec<Piece>, TemplateError> {
+        let known = self.locals.len();
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(TemplateError::new(format!("blocks are nested more than {MAX_DEPTH} deep")));
+        }
+        let pieces = children.iter().map(|child| self.piece(child)).collect();
+        self.depth -= 1;
+        self.locals.truncate(known);
+        pieces
+    }
+
+    fn piece(&mut self, child: &Stmt<'static>) -> Result<Piece, TemplateError> {
+        let (block, span) = match child {
+            Stmt::EmitRaw(raw) => return Ok(Piece::Raw(raw.raw.to_owned())),
+            Stmt::EmitExpr(emit) => return self.term(&emit.expr).map(Piece::Emit),
+            Stmt::IfCond(cond) => return self.condition(cond),
+            Stmt::ForLoop(each) if !each.recursive => return self.each(each),
+            Stmt::Set(set) => {
+                let value = self.term(&set.expr)?;
+                let target = self.target(&set.target)?;
+                return Ok(Piece::Set { target, value });
+            }
+            Stmt::Template(it) => return Err(wrong(it.span(), "a template inside a template")),
+            Stmt::ForLoop(it) => ("for … recursive", it.span()),
+            Stmt::WithBlock(it) => ("with", it.span()),
+            Stmt::SetBlock(it) => ("set … endset", it.span()),
+            Stmt::AutoEscape(it) => ("autoescape", it.span()),
+            Stmt::FilterBlock(it) => ("filter", it.span()),
+            Stmt::Do(it) => ("do", it.span()),
+        };
+        Err(wrong(span, format!("there is no `{block}` block here; there are `if`, `for` and `set`")))
+    }
+
+    fn condition(&mut self, cond: &IfCond<'static>) -> Result<Piece, TemplateError> {
+        let test = self.term(&cond.expr)?;
+        Ok(Piece::If { test, then: self.block(&cond.true_body)?, otherwise: self.block(&cond.false_body)? })
+    }
+
+    fn each(&mut self, each: &ForLoop<'static>) -> Result<Piece, TemplateError> {
+        let over = self.term(&each.iter)?;
+        let known = self.locals.len();
+        let target = self.target(&each.target)?;
+        let only = each.filter_expr.as_ref().map(|only| self.term(only)).transpose()?;
+        self.locals.push("loop");
+        let body = self.block(&each.body)?;
+        self.locals.truncate(known);
+        let empty = self.block(&each.else_body)?;
+        Ok(Piece::For(Box::new(Loop { target, over, only, body, empty })))
+    }
+
+    fn target(&mut self, target: &Expr<'static>) -> Result<Target, TemplateError> {
+        let names = match target {
+            Expr::Var(var) => {
+                self.locals.push(var.id);
+                return Ok(Target::Name(var.id.into()));
+            }
+            Expr::Tuple(tuple) => &tuple.items,
+            Expr::List(list) => &list.items,
+            other => {
+                return Err(wrong(other.span(), "only a name, or several with commas between, can be given a value"));
+            }
+        };
+        let names = names.iter().map(|name| match name {
+            Expr::Var(var) => {
+                self.locals.push(var.id);
+                Ok(var.id.into())
+            }
+            other => Err(wrong(other.span(), "expected a name")),
+        });
+        names.collect::<Result<_, _>>().map(Target::Tuple)
+    }
+
+    fn term(&mut self, expr: &Expr<'static>) -> Result<Term, TemplateError> {
+        self.check(expr)?;
+        match chain(expr) {
+            Some((root, _, segments)) if !self.locals.contains(&root) => Ok(Term::Path(Path::new(root, segments)?)),
+            _ => at(expr.span(), Program::new(expr, self.source, &self.locals)).map(Term::Program),
+        }
+    }
+
+    /// Finds unknown names, notes references.
+    fn check(&mut self, expr: &Expr<'static>) -> Result<(), TemplateError> {
+        if let Some((root, start, segments)) = chain(expr) {
+            return self.reference(root, segments, start as usize..expr.span().end_offset as usize);
+        }
+        match expr {
+            Expr::Var(_) | Expr::Const(_) => Ok(()),
+            Expr::GetAttr(attr) => self.check(&attr.expr),
+            Expr::GetItem(item) => self.all([&item.expr, &item.subscript_expr]),
+            Expr::UnaryOp(op) => self.check(&op.expr),
+            Expr::BinOp(op) => {
+                self.all([&op.left, &op.right])?;
+                // MiniJinja calculates with constants while it compiles, without our bounds.
+                let constant = op.left.as_const().zip(op.right.as_const());
+                let grows = constant.is_some_and(|(left, right)| left.len().or(right.len()).is_some());
+                if matches!(op.op, BinOpKind::Mul) && grows {
+                    return Err(wrong(op.span(), "write the repeated text out"));
+                }
+                Ok(())
+            }
+            Expr::Compare(compare) => {
+                self.check(&compare.expr)?;
+                self.all(compare.ops.iter().map(|op| &op.expr))
+            }
+            Expr::IfExpr(cond) => self.all([&cond.test_expr, &cond.true_expr].into_iter().chain(&cond.false_expr)),
+            Expr::List(list) => self.all(&list.items),
+            Expr::Tuple(tuple) => self.all(&tuple.items),
+            Expr::Map(map) => self.all(map.keys.iter().chain(&map.values)),
+            Expr::Filter(filter) => {
+                known(filter.span(), "filter", filter.name, &BUILTINS.filters)?;
+                self.all(&filter.expr)?;
+                self.arguments(&filter.args)
+            }
+            Expr::Test(test) => {
+                known(test.span(), "test", test.name, &BUILTINS.tests)?;
+                self.check(&test.expr)?;
+                self.arguments(&test.args)
+            }
+            Expr::Slice(slice) => {
+                let step = slice.step.as_ref().map(Expr::as_const);
+                let backwards = slice.start.is_none() && slice.stop.is_none();
+                match step.map(|step| step.and_then(|step| step.as_i64())) {
+                    None | Some(Some(1..)) => {}
+                    Some(Some(-1)) if backwards => {}
+                    _ => {
+                        return Err(wrong(
+                            slice.span(),
+                            "a slice can step by a positive number, or be reversed by `[::-1]`",
+                        ));
+                    }
+                }
+                self.all([&slice.expr].into_iter().chain(&slice.start).chain(&slice.stop))
+            }
+            Expr::Call(call) => match &call.expr {
+                Expr::Var(name) => {
+                    known(call.span(), "function", name.id, &FUNCTIONS)?;
+                    self.arguments(&call.args)
+                }
+                Expr::GetAttr(method) => {
+                    let name = method.name;
+                    let hint = match BUILTINS.filters.contains(&name) {
+                        true => format!("; there is a filter: write `… | {name}`"),
+                        false => String::new(),
+                    };
+                    Err(wrong(call.span(), format!("values have no methods, so no `{name}()`{hint}")))
+                }
+                _ => Err(wrong(call.span(), "this is no function")),
+            },
+        }
+    }
+
+    fn all<'e>(&mut self, exprs: impl IntoIterator<Item = &'e Expr<'static>>) -> Result<(), TemplateError> {
+        exprs.into_iter().try_for_each(|expr| self.check(expr))
+    }
+
+    fn arguments(&mut self, args: &[CallArg<'static>]) -> Result<(), TemplateError> {
+        args.iter().try_for_each(|arg| match arg {
+            CallArg::Pos(expr) | CallArg::Kwarg(_, expr) | CallArg::PosSplat(expr) | CallArg::KwargSplat(expr) => {
+                self.check(expr)
+            }
+        })
+    }
+
+    fn reference(&mut self, root: &str, segments: Vec<Segment>, span: Range<usize>) -> Result<(), TemplateError> {
+        if self.locals.contains(&root) {
+            return Ok(());
+        }
+        let path = if ROOTS.contains(&root) { Path::new(root, segments) } else { Err(unknown_root(root)) };
+        let path = path.map_err(|error| TemplateError { span: Some(span.clone()), ..error })?;
+        self.references.push(Reference { path: path.words(), span });
+        Ok(())
+    }
+}
+
+fn known(span: Span, what: &str, name: &str, all: &[&'static str]) -> Result<(), TemplateError> {
+    if all.contains(&name) {
+        return Ok(());
+    }
+    let hint = match nearest(name, all.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("there are {}", all.join(", ")),
+    };
+    Err(wrong(span, format!("unknown {what} `{name}`: {hint}")))
+}

@@ -1,0 +1,338 @@
+//! Templates: types, numbers, errors, bounds.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use sagad::core::id::SagaId;
+use sagad::core::saga::{Failure, Reason, SagaError};
+use sagad::core::template::{Expression, ReplyView, SagaView, Scope, StepView, Template};
+use sagad::core::time::Time;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+fn step(name: &str, status: &'static str, reply: ReplyView) -> StepView {
+    StepView { name: name.into(), status, reply }
+}
+
+fn scope(input: Value) -> Scope {
+    let reply = json!({ "id": "P-1", "amount": 12, "lines": [{ "sku": "a" }, { "sku": "b" }], "none": null });
+    Scope {
+        input: Arc::new(input),
+        steps: [
+            step("pay", "succeeded", ReplyView::Known(Arc::new(reply))),
+            step("ship-it", "skipped", ReplyView::Null),
+            step("later", "pending", ReplyView::Missing),
+        ]
+        .into(),
+        saga: Some(SagaView {
+            id: SagaId(Uuid::from_u128(7)),
+            name: "order".into(),
+            key: None,
+            revision: 3,
+            started_at: Some(Time(1_767_323_045_678)),
+        }),
+        error: None,
+    }
+}
+
+fn render(template: &str, input: Value) -> Result<Value, String> {
+    let template = Template::compile(template).map_err(|error| error.to_string())?;
+    template.render(&scope(input)).map_err(|error| error.to_string())
+}
+
+#[track_caller]
+fn yields(template: &str, input: Value, expected: Value) {
+    assert_eq!(render(template, input), Ok(expected), "{template}");
+}
+
+#[track_caller]
+fn fails(template: &str, input: Value, expected: &str) {
+    match render(template, input) {
+        Err(message) => assert!(message.contains(expected), "{template}\n   says {message}\n  lacks {expected}"),
+        Ok(value) => panic!("{template} yields {value:?}, not an error about {expected}"),
+    }
+}
+
+#[test]
+fn one_whole_expression_keeps_the_type() {
+    let input = json!({ "n": 1, "s": "x", "b": true, "z": null, "a": [1, { "k": [2] }], "o": { "y": 1, "x": 2 } });
+    for (template, expected) in [
+        ("{{ input.n }}", json!(1)),
+        ("{{input.s}}", json!("x")),
+        ("{{ input.b }}", json!(true)),
+        ("{{ input.z }}", json!(null)),
+        ("{{ input.a }}", json!([1, { "k": [2] }])),
+        ("{{ input.a[1].k[0] }}", json!(2)),
+        ("{{ input.a[-1]['k'] }}", json!([2])),
+        ("{{ input.a.0 }}", json!(1)),
+        ("{{- input.n -}}", json!(1)),
+        ("{{ steps.pay.reply.lines[1].sku }}", json!("b")),
+        ("{{ steps['pay'].status }}", json!("succeeded")),
+        ("{{ input.n + 1 }}", json!(2)),
+        ("{{ input.o | items | list }}", json!([["y", 1], ["x", 2]])),
+        ("{{ {'b': input.n, 'a': [input.s]} }}", json!({ "b": 1, "a": ["x"] })),
+        ("{{ input.s if input.b else none }}", json!("x")),
+        ("{{ steps.pay.reply.lines | map(attribute='sku') | join('+') }}", json!("a+b")),
+        ("{{ input.a | length > 1 and not input.z }}", json!(true)),
+        (" {{ input.n }}", json!(" 1")),
+        ("no template", json!("no template")),
+    ] {
+        yields(template, input.clone(), expected);
+    }
+    let Ok(Value::Object(fields)) = render("{{ input.o }}", input) else { panic!("not an object") };
+    assert_eq!(fields.keys().collect::<Vec<_>>(), ["y", "x"]);
+}
+
+#[test]
+fn text_shows_values_as_json() {
+    let input = json!({ "n": 1.50, "z": null, "a": ["x", 1] });
+    yields(
+        "n={{ input.n }} z={{ input.z }} a={{ input.a }} {{ 'q' ~ 1 }}\n",
+        input.clone(),
+        json!("n=1.5 z=null a=[\"x\",1] q1\n"),
+    );
+    yields("{{ input.a ~ '' }}", input.clone(), json!("[\"x\",1]"));
+    yields("<{{ '<b>' }}{{ input.a | tojson }}>", input, json!("<<b>[\"x\",1]>"));
+}
+
+#[test]
+fn blocks_work() {
+    let input = json!({ "items": [{ "sku": "a", "qty": 2 }, { "sku": "b", "qty": 0 }], "vip": true });
+    let each = "{% for item in input.items if item.qty > 0 %}{{ loop.index }}/{{ loop.length }}:{{ item.sku }}{% else %}none{% endfor %}";
+    yields(each, input.clone(), json!("1/1:a"));
+    yields(each, json!({ "items": [] }), json!("none"));
+    yields("{% if input.vip %}V{% set x = 1 %}{% else %}N{% endif %}", input.clone(), json!("V"));
+    yields("{% set t = 'a' ~ 'b' %}{{ t }}{{ t | upper }}", input.clone(), json!("abAB"));
+    yields("{% for k, v in {'x': 1}|items %}{{ k }}{{ v }}{% endfor %}", input.clone(), json!("x1"));
+    yields("{% set input = 3 %}{{ input }}{# comment #}", input, json!("3"));
+}
+
+#[test]
+fn the_saga_and_its_error_are_in_scope() {
+    yields("{{ saga.id }}", json!({}), json!("00000000-0000-0000-0000-000000000007"));
+    yields("{{ saga.started_at }}", json!({}), json!("2026-01-02T03:04:05.678Z"));
+    yields(
+        "{{ saga }}",
+        json!({}),
+        json!({ "id": "00000000-0000-0000-0000-000000000007", "name": "order", "key": null, "revision": 3, "started_at": "2026-01-02T03:04:05.678Z" }),
+    );
+    fails("{{ error.reason }}", json!({}), "only in compensations");
+    let error = SagaError { step: Some(0), failure: Failure::new(Reason::Rejected, "no stock") };
+    let scope = Scope { error: Some((Some("pay".into()), Arc::new(error))), ..scope(json!({})) };
+    let rendered =
+        Template::compile("{{ error.step }}/{{ error.reason }}/{{ error.message | upper }}").unwrap().render(&scope);
+    assert_eq!(rendered, Ok(json!("pay/rejected/NO STOCK")));
+}
+
+#[test]
+fn null_replies_are_null_all_the_way_down() {
+    yields("{{ steps['ship-it'].reply }}", json!({}), json!(null));
+    yields("{{ steps['ship-it'].reply.a[0].b }}", json!({}), json!(null));
+    yields("{{ steps['ship-it'].reply.a.b is none }}", json!({}), json!(true));
+    yields("{{ steps['ship-it'].reply.a.b or 'nothing' }}", json!({}), json!("nothing"));
+    fails("{{ steps.later.reply }}", json!({}), "step `later` has not run");
+    fails("{{ steps.later.reply.id | default(1) }}", json!({}), "step `later` has not run");
+    yields("{{ steps.later.status }}", json!({}), json!("pending"));
+}
+
+#[test]
+fn unknown_names_are_errors_that_name_them() {
+    let input = json!({ "order_id": 1, "z": null, "items": [1] });
+    for (template, expected) in [
+        ("{{ inptu.a }}", "unknown name `inptu`; did you mean `input`?"),
+        ("{{ env('HOME') }}", "unknown function `env`"),
+        ("{{ range }}", "unknown name `range`"),
+        ("{{ input.ordr_id }}", "`input` has no `ordr_id`; did you mean `order_id`?"),
+        ("x{{ input.nix }}", "`input` has no `nix`"),
+        ("{{ input.nix + 1 }}", "`input` has no `nix`"),
+        ("{{ input.nix == 1 }}", "`input` has no `nix`"),
+        ("{{ input.z.a }}", "`input.z` is null, it has no `a`"),
+        ("{{ input.items[4] }}", "`input.items` has 1 elements, so none at 4"),
+        ("{{ steps.pay.reply.idd }}", "`steps.pay.reply` has no `idd`"),
+        ("{{ steps.pya.reply }}", "there is no step `pya`; did you mean `pay`?"),
+        ("{{ steps.pay }}", "write `steps.NAME.reply`"),
+        ("{{ steps.pay.replies }}", "no `replies`"),
+        ("{{ steps[input.z].reply }}", "`steps` needs the name of a step"),
+        ("{{ saga.nam }}", "did you mean `name`?"),
+        ("{{ saga.id.x }}", "nothing is below `saga.id`"),
+        ("{{ input.z | uper }}", "unknown filter `uper`: did you mean `upper`?"),
+        ("{{ input.z is nan }}", "unknown test `nan`"),
+        ("{{ input.z.upper() }}", "write `… | upper`"),
+        ("{{ 1 if input.z }}", "give its `if` an `else`"),
+        ("{{ input.order_id", "end of variable block"),
+    ] {
+        fails(template, input.clone(), expected);
+    }
+    yields("{{ input.nix | default(5) }}", input.clone(), json!(5));
+    yields("{{ input.nix is defined }}", input, json!(false));
+}
+
+#[test]
+fn expressions_judge() {
+    let input = json!({ "n": 5, "s": "", "t": ["a"], "big": 9007199254740993i64 });
+    for (source, expected) in [
+        ("input.n > 3 and input.n < 10", true),
+        ("1 < input.n <= 5", true),
+        ("input.s", false),
+        ("input.t", true),
+        ("input.n", true),
+        ("'a' in input.t and 'b' not in input.t", true),
+        ("input.big == 9007199254740992", false),
+        ("input.nix is undefined", true),
+        ("steps.pay.reply.amount == 12", true),
+    ] {
+        let expression = Expression::compile(source).unwrap();
+        assert_eq!(expression.holds(&scope(input.clone())), Ok(expected), "{source}");
+    }
+    let braces = Expression::compile("{{ input.n }}").unwrap_err();
+    assert!(braces.message.contains("without `{{`"));
+    assert!(Expression::compile("input.nix > 1").unwrap().holds(&scope(input)).is_err());
+}
+
+#[test]
+fn calculations_are_exact_or_refused() {
+    let input: Value = serde_json::from_str(
+        r#"{ "i": 9007199254740993, "u": 18446744073709551615, "huge": 170141183460469231731687303715884105727,
+             "vast": 999999999999999999999999999999999999999999, "fine": 0.1234567890123456789, "tenth": 0.10, "m": 1e400 }"#,
+    )
+    .unwrap();
+    yields("{{ input.i + 1 }}", input.clone(), json!(9007199254740994i64));
+    yields("{{ input.u * 2 }}", input.clone(), serde_json::from_str("36893488147419103230").unwrap());
+    yields("{{ -input.i }}", input.clone(), json!(-9007199254740993i64));
+    yields("{{ 7 // 2 }}{{ -7 // 2 }}{{ -7 % 3 }}{{ 2 ** 3 }}", input.clone(), json!("3-428"));
+    yields("{{ input.tenth * 3 > 0.3 }}", input.clone(), json!(true));
+    yields("{{ input.i / 3 }}", json!({ "i": 12 }), json!(4.0));
+    yields("{{ [1, 2.5] | sum }}", input.clone(), json!(3.5));
+    yields("{{ [input.i] | sum }}", input.clone(), json!(9007199254740993i64));
+    yields("{{ input | length }}", input.clone(), json!(7));
+    fails("{{ input.i + 0.5 }}", input.clone(), "too large to calculate with together with fractions");
+    fails("{{ input.i / 2 }}", input.clone(), "too large");
+    fails("{{ input.i | float }}", input.clone(), "too large");
+    fails("{{ input.huge + 1 }}", input.clone(), "has no result");
+    fails("{{ input.vast + 1 }}", input.clone(), "more digits than a calculation can keep");
+    fails("{{ input.fine * 1 }}", input.clone(), "more digits");
+    fails("{{ input.m > 1 }}", input.clone(), "more digits");
+    fails("{{ input.i / 0 }}", json!({ "i": 1 }), "has no result");
+    fails("{{ input.i // 0 }}", json!({ "i": 1 }), "has no result");
+    fails("{{ input.i + 'x' }}", json!({ "i": 1 }), "`+` does not work on a number and a string");
+    // Passing on is not calculating.
+    for key in ["i", "u", "huge", "vast", "fine", "tenth", "m"] {
+        yields(&format!("{{{{ input.{key} }}}}"), input.clone(), input[key].clone());
+    }
+    yields("{{ input if true else none }}", input.clone(), input);
+}
+
+#[test]
+fn nothing_runs_long_grows_large_or_looks_outside() {
+    let input = json!({ "n": 1_000_000_000, "s": "xxxxxxxxxx", "many": vec![1; 2000] });
+    let doubling = format!("{{% set a = input.s %}}{}{{{{ a | length }}}}", "{% set a = a ~ a %}".repeat(64));
+    let sharing = format!("{{% set a = [1] %}}{}{{{{ a == a }}}}", "{% set a = [a, a] %}".repeat(64));
+    let deep = format!("{{% set a = [1] %}}{}{{{{ a }}}}", "{% set a = [a] %}".repeat(500));
+    let nested = format!("{{{{ {}1{} }}}}", "(".repeat(5000), ")".repeat(5000));
+    let counted = "{% for a in input.many %}{% for b in input.many %}{% for c in input.many %}x{% endfor %}{% endfor %}{% endfor %}";
+    let hostile = [
+        "{{ 'x' * 1000000000 }}",
+        "{{ input.s * input.n }}",
+        "{{ input.n * input.s }}",
+        "{{ [1] * 1000000000 }}",
+        "{{ range(1000000000) }}",
+        "{{ range(1000000000) | list }}",
+        "{{ range(100000) | map('string') | join(input.s * 1000) }}",
+        "{{ (input.s * 1000) | replace('x', input.s * 1000) }}",
+        "{{ (input.s * 90000) | replace('', input.s) }}",
+        "{{ input.s | center(1000000000) }}",
+        "{{ input.s | indent(1000000000) }}",
+        "{{ '%1000000000d' | format(1) }}",
+        "{{ [1] | batch(1000000000) }}",
+        "{{ input.s | xmlattr }}",
+        "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
+        "{% for a in range(100000) %}{{ input.s * 1000 }}{% endfor %}",
+        "{% for a in range(100000) %}{{ input.many | sum }}{% endfor %}",
+        "{% for a in input.many recursive %}{{ loop([1]) }}{% endfor %}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{% include '/etc/passwd' %}",
+        "{% import 'x' as y %}",
+        "{% extends 'x' %}",
+        "{{ debug() }}",
+        "{{ dict(a=1) }}",
+        "{{ namespace() }}",
+        "{{ self }}",
+        "{{ 2 ** 1000000 }}",
+        "{{ 10 ** input.n }}",
+        "{{ input.many[::-9223372036854775808] }}",
+        "{{ input.many[0:5:-1] }}",
+        "{{ input.__class__ }}",
+        "{% do input %}",
+        "{% set x %}{% endset %}",
+        "{% with a = 1 %}{% endwith %}",
+        "{% filter upper %}{% endfilter %}",
+        counted,
+        &doubling,
+        &sharing,
+        &deep,
+        &nested,
+    ];
+    let began = std::time::Instant::now();
+    for template in hostile {
+        let result = render(template, input.clone());
+        assert!(result.is_err(), "{template:.80} yields {result:.80?}");
+    }
+    // Generous: a debug build on a busy machine takes a second or so for all of them.
+    assert!(began.elapsed().as_secs() < 30, "{:?}", began.elapsed());
+}
+
+#[test]
+fn references_are_all_that_is_read() {
+    let read = |source: &str| -> Vec<String> {
+        let template = Template::compile(source).unwrap();
+        template
+            .references()
+            .iter()
+            .map(|reference| format!("{} = {}", reference.path.join("."), &source[reference.span.clone()]))
+            .collect()
+    };
+    assert_eq!(read("{{ steps.pay.reply.id }}"), ["steps.pay.reply.id = steps.pay.reply.id"]);
+    assert_eq!(read("a {{ input.a[0]['b'] }} {{ saga }}"), ["input.a.0.b = input.a[0]['b']", "saga = saga"]);
+    assert_eq!(
+        read("{{ (input.a + steps['x-y'].status) | default(input.b[input.c].d) }}"),
+        ["input.a = input.a", "steps.x-y.status = steps['x-y'].status", "input.b = input.b", "input.c = input.c"],
+    );
+    assert_eq!(
+        read("{% for i in input.items %}{{ i.sku }}{{ error.reason }}{% endfor %}{% if input.z is none %}{% endif %}"),
+        ["input.items = input.items", "error.reason = error.reason", "input.z = input.z"],
+    );
+    assert_eq!(read("{{ 1 if saga.key else {'k': [input.v][0]} }}"), ["saga.key = saga.key", "input.v = input.v"]);
+}
+
+fn number() -> impl Strategy<Value = String> {
+    ("-?(0|[1-9][0-9]{0,40})", proptest::option::of("[.][0-9]{1,40}"), proptest::option::of("[eE][+-]?[0-9]{1,3}"))
+        .prop_map(|(whole, fraction, exponent)| {
+            [whole, fraction.unwrap_or_default(), exponent.unwrap_or_default()].concat()
+        })
+}
+
+proptest! {
+    #[test]
+    fn any_number_passes_through_as_it_is(text in number()) {
+        let input: Value = serde_json::from_str(&format!(r#"{{ "a": [{text}] }}"#)).unwrap();
+        // serde_json writes `1E5` as `1e+5`.
+        let text = input["a"][0].to_string();
+        let exact = |value: Value| value.to_string();
+        for template in ["{{ input.a[0] }}", "{{ input.a | default([]) | list and input.a[0] }}"] {
+            // The second one is a calculation as far as MiniJinja is concerned: exact or refused.
+            match render(template, input.clone()) {
+                Ok(value) if template.len() < 20 => prop_assert_eq!(exact(value), text.clone()),
+                Ok(value) => prop_assert_eq!(value.as_f64(), text.parse().ok()),
+                Err(message) => prop_assert!(template.len() > 20 && message.contains("more digits"), "{}", message),
+            }
+        }
+        prop_assert_eq!(render("{{ input.a }}", input.clone()).map(exact), Ok(format!("[{text}]")));
+        prop_assert_eq!(render("n={{ input.a[0] }}", input.clone()), Ok(json!(format!("n={text}"))));
+        prop_assert_eq!(render("{{ input.a or 1 }}", input).map(exact), Ok(format!("[{text}]")));
+    }
+
+    #[test]
+    fn no_template_panics(source in r#"\{\{ (input|steps|saga|[a-z0-9.'"|()+*/~%<>=\[\]{}:, -]){0,30} \}\}"#) {
+        let _ = render(&source, json!({ "a": [1, "b", null], "s": "text" }));
+    }
+}
