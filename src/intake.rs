@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::broker::message::{Publication, Receipt};
+use crate::broker::message::{Delivery, Publication};
 use crate::broker::publisher::Publisher;
 use crate::core::id::SagaId;
 use crate::core::input::{Forbidden, Input, Order};
@@ -38,6 +38,8 @@ pub enum Request {
 /// A start, as it was asked for.
 #[derive(Clone, Debug)]
 pub struct Start {
+    /// The id that the saga gets: the same however often a commit whose outcome is unknown is tried again.
+    pub id: SagaId,
     /// The definition's name.
     pub definition: String,
     /// The saga's input.
@@ -60,11 +62,11 @@ pub enum Settle {
     /// Nobody.
     Nobody,
     /// The broker.
-    Delivery(Receipt),
+    Delivery(Delivery),
     /// The broker, and whoever waits for `{ saga_id, status }` on a queue of his; first him, then the broker.
     StartDelivery {
         /// The delivery of the start.
-        receipt: Receipt,
+        delivery: Delivery,
         /// Where the answer goes, and under which correlation id.
         reply_to: Option<(String, Option<String>)>,
     },
@@ -105,6 +107,19 @@ pub enum Refusal {
     /// More is waiting than sagad takes, or the database is away: later.
     #[error("sagad can't take this now: {0}")]
     Busy(String),
+}
+
+impl Refusal {
+    /// A stable word for machines.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Refusal::UnknownDefinition(_) => "unknown_definition",
+            Refusal::UnknownSaga(_) => "unknown_saga",
+            Refusal::Invalid(_) => "invalid_input",
+            Refusal::Forbidden(_) => "forbidden",
+            Refusal::Busy(_) => "busy",
+        }
+    }
 }
 
 /// How long a caller waits for a place in the queue, and then for the commit.

@@ -12,8 +12,13 @@
 pub mod broker;
 pub mod config;
 pub mod core;
+pub mod definitions;
+pub mod engine;
 pub mod health;
 pub mod intake;
 pub mod metrics;
+pub mod outbox;
 pub mod store;
 pub mod telemetry;
+pub mod timers;
+pub mod wire;

@@ -1,0 +1,423 @@
+//! The corridor: everything that changes a saga goes through [`Engine::pass`], from top to bottom.
+//!
+//! ```text
+//!   items ─> load ─> decide ─> commit: one transaction ─> publish, wake, tell, ack
+//!              ▲                  │
+//!              └── stale sagas ───┘   (another daemon was faster: their items are decided again on the fresh state)
+//! ```
+//!
+//! The engine takes whatever items are waiting and commits them together; it never waits for more. If the database can't be
+//! reached it holds what it has, un-acknowledged, and tries again.
+
+mod cache;
+mod round;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde_json::json;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::broker::message::{Delivery, Publication, Published};
+use crate::broker::names::Names;
+use crate::core::id::SagaId;
+use crate::core::input::Input;
+use crate::core::saga::Reason;
+use crate::core::time::Time;
+use crate::definitions::Definitions;
+use crate::engine::cache::{Cache, Cached};
+pub use crate::engine::round::read_saga;
+use crate::engine::round::{Outcome, Round, Work};
+use crate::health::{Health, Part};
+use crate::intake::{Item, Refusal, Request, Settle};
+use crate::outbox::Outbox;
+use crate::store::{DeadLetter, Store, StoreError};
+use crate::timers::Timers;
+use crate::wire::incoming::undelivered;
+use crate::wire::outgoing::{start_answer, wake_up};
+use crate::wire::signature::Signer;
+
+/// Items that are committed together at the most.
+const BATCH: usize = 512;
+
+/// How long a confirmed outbox row may wait for a commit to be deleted with.
+const DELETE_WITHIN: Duration = Duration::from_millis(100);
+
+/// Waits between attempts to reach the database.
+const STORE_RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+
+/// What the engine works with.
+#[derive(Debug)]
+pub struct Engine<S: Store> {
+    store: S,
+    definitions: Arc<Definitions<S>>,
+    names: Names,
+    signer: Signer,
+    outbox: Outbox,
+    timers: Timers,
+    health: Health,
+    ended: broadcast::Sender<SagaId>,
+    sweep: Duration,
+    cache: Cache,
+    /// Outbox rows that the broker has, for the next commit to delete.
+    confirmed: Vec<Uuid>,
+    /// Since when the oldest of them waits.
+    confirmed_since: Option<tokio::time::Instant>,
+}
+
+/// What an [`Engine`] is made of.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "each is documented where it is made")]
+pub struct Parts<S: Store> {
+    pub store: S,
+    pub definitions: Arc<Definitions<S>>,
+    pub names: Names,
+    pub signer: Signer,
+    pub outbox: Outbox,
+    pub timers: Timers,
+    pub health: Health,
+    pub ended: broadcast::Sender<SagaId>,
+    /// `delay.sweep`.
+    pub sweep: Duration,
+}
+
+impl<S: Store> Engine<S> {
+    /// An engine with nothing in hand.
+    pub fn new(parts: Parts<S>) -> Engine<S> {
+        let Parts { store, definitions, names, signer, outbox, timers, health, ended, sweep } = parts;
+        Engine {
+            store,
+            definitions,
+            names,
+            signer,
+            outbox,
+            timers,
+            health,
+            ended,
+            sweep,
+            cache: Cache::default(),
+            confirmed: Vec::new(),
+            confirmed_since: None,
+        }
+    }
+
+    /// Works until all senders of `items` are gone, then deletes what the broker still confirms until `published` ends too.
+    /// `abort` ends it at once; what is in hand stays un-acknowledged.
+    pub async fn run(
+        mut self,
+        mut items: mpsc::Receiver<Item>,
+        mut published: mpsc::Receiver<Vec<Published>>,
+        abort: CancellationToken,
+    ) {
+        let mut batch = Vec::with_capacity(BATCH);
+        let (mut items_open, mut published_open) = (true, true);
+        while items_open || published_open {
+            tokio::select! {
+                () = abort.cancelled() => return,
+                taken = items.recv_many(&mut batch, BATCH), if items_open => items_open = taken > 0,
+                reports = published.recv(), if published_open => match reports {
+                    Some(reports) => self.take_published(reports, &mut batch),
+                    None => published_open = false,
+                },
+                () = sleep_until(self.confirmed_since.map(|since| since + DELETE_WITHIN)) => {}
+            }
+            while let Ok(reports) = published.try_recv() {
+                self.take_published(reports, &mut batch);
+            }
+            let overdue = self.confirmed_since.is_some_and(|since| since.elapsed() >= DELETE_WITHIN);
+            if !batch.is_empty() || overdue || (!published_open && !self.confirmed.is_empty()) {
+                tokio::select! {
+                    () = abort.cancelled() => return,
+                    () = self.settle(&mut batch) => {}
+                }
+            }
+        }
+    }
+
+    /// What the broker says of published rows: the confirmed are done with, a returned or refused command is an input.
+    fn take_published(&mut self, reports: Vec<Published>, batch: &mut Vec<Item>) {
+        for report in reports {
+            let (row, message, reason, text) = match report {
+                Published::Confirmed(row) => {
+                    self.delete_later(row);
+                    continue;
+                }
+                Published::Returned { outbox, message, text } => {
+                    let text =
+                        format!("{text}: exchange {:?}, routing key {:?}", message.exchange, message.routing_key);
+                    (outbox, message, Reason::Unroutable, text)
+                }
+                Published::Refused { outbox, message } => {
+                    let text = format!("the broker refused it: a queue bound to {:?} is full", message.exchange);
+                    (outbox, message, Reason::MaxLength, text)
+                }
+            };
+            match undelivered(&self.signer, &message.properties, reason, text) {
+                Some((saga, input)) => {
+                    batch.push(Item { request: Request::Saga(saga, input), settle: Settle::Returned(row) });
+                }
+                // Nobody waits for the fate of an event; one that a full queue refused is published again by the sweep.
+                None if reason == Reason::MaxLength => self.outbox.settled([row]),
+                None => self.delete_later(row),
+            }
+        }
+    }
+
+    fn delete_later(&mut self, row: Uuid) {
+        self.confirmed.push(row);
+        self.confirmed_since.get_or_insert_with(tokio::time::Instant::now);
+    }
+
+    /// Sees a batch through, however long the database is away.
+    async fn settle(&mut self, batch: &mut Vec<Item>) {
+        let mut pause = STORE_RETRY[0];
+        loop {
+            match self.pass(batch).await {
+                Ok(()) => {
+                    if self.health.trouble(Part::Store).is_some() {
+                        tracing::info!("the database is in reach");
+                    }
+                    return self.health.up(Part::Store);
+                }
+                Err(StoreError::Unavailable(why)) => {
+                    // Nothing is known of what the last commit did: what is stored decides.
+                    self.cache.clear();
+                    metrics::counter!("sagad_store_errors_total").increment(1);
+                    if self.health.down(Part::Store, &why) {
+                        tracing::error!(%why, "the database can't be reached; waiting for it, nothing is lost");
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(STORE_RETRY[1]);
+                }
+                Err(error) => return self.isolate(batch, &error).await,
+            }
+        }
+    }
+
+    /// The database refused a batch: each item goes alone, so that only the one it can't take is set aside.
+    async fn isolate(&mut self, batch: &mut Vec<Item>, error: &StoreError) {
+        self.cache.clear();
+        if let [item] = batch.as_slice() {
+            tracing::error!(%error, ?item, "the database refused this; it is set aside");
+            metrics::counter!("sagad_refused_items_total").increment(1);
+            if let Some(item) = batch.pop() {
+                set_aside(item, error);
+            }
+            return;
+        }
+        for item in std::mem::take(batch) {
+            let mut alone = vec![item];
+            Box::pin(self.settle(&mut alone)).await;
+        }
+    }
+
+    /// One pass of the corridor; on success the batch is empty.
+    async fn pass(&mut self, batch: &mut Vec<Item>) -> Result<(), StoreError> {
+        // Sagas whose cached state was not enough to decide by.
+        let mut distrusted = Vec::new();
+        loop {
+            let now = Time::from(SystemTime::now());
+            let mut round = self.decide(batch, &distrusted, now).await?;
+            let started = std::time::Instant::now();
+            let write = round.batch(&self.confirmed);
+            let committed = self.store.commit(&write).await?;
+            metrics::histogram!("sagad_commit_seconds").record(started.elapsed().as_secs_f64());
+            metrics::histogram!("sagad_batch_sagas").record(write.sagas.len() as f64);
+            self.outbox.settled(self.confirmed.drain(..));
+            self.confirmed_since = None;
+
+            distrusted = self.finish(batch, round, write, &committed.stale, now);
+            if batch.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Loads what the cache does not have and decides every item, in the order of their coming.
+    async fn decide(&mut self, batch: &[Item], distrusted: &[SagaId], now: Time) -> Result<Round, StoreError> {
+        let mut round = Round::new(self.outbox.lease(now), self.sweep, now);
+        let again = !distrusted.is_empty();
+        round.resolve_starts(batch, again, &self.store, &self.definitions).await?;
+
+        let mut missing = Vec::new();
+        for id in batch.iter().filter_map(Item::saga) {
+            if round.knows(id) {
+                continue;
+            }
+            match self.cache.take(id).filter(|_| !distrusted.contains(&id)) {
+                Some(Cached { saga, pinned, input_size }) => round.add(saga, pinned, input_size, false),
+                None => missing.push(id),
+            }
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        if !missing.is_empty() {
+            for row in self.store.load(&missing).await? {
+                round.add_stored(row, &self.definitions).await?;
+            }
+        }
+
+        for item in batch {
+            let outcome = round.decide(item, &self.definitions, &self.names, &self.signer);
+            round.outcomes.push(outcome);
+        }
+        Ok(round)
+    }
+
+    /// After the commit: what was promised is published, and whoever waits is told. What has to be decided again stays in
+    /// `batch`; returned are the sagas whose cached state must not be used for it.
+    fn finish(
+        &mut self,
+        batch: &mut Vec<Item>,
+        mut round: Round,
+        write: crate::store::Batch,
+        stale: &[SagaId],
+        now: Time,
+    ) -> Vec<SagaId> {
+        let mut rows = Vec::new();
+        for saga in write.sagas {
+            if stale.contains(&saga.id) {
+                continue;
+            }
+            rows.extend(saga.outbox);
+            if let Some(due) = saga.row.due {
+                self.timers.stored(due);
+            }
+            if let Some(birth) = saga.birth {
+                metrics::counter!("sagad_sagas_started_total", "saga" => birth.definition.to_string()).increment(1);
+            }
+            if saga.row.ended_at.is_some() {
+                metrics::counter!("sagad_sagas_ended_total", "status" => saga.row.status.as_str()).increment(1);
+                // Nobody may be listening.
+                let _ = self.ended.send(saga.id);
+            }
+        }
+        self.outbox.publish(rows);
+
+        let mut distrusted = Vec::new();
+        let outcomes = std::mem::take(&mut round.outcomes);
+        let items = std::mem::take(batch);
+        for (item, outcome) in items.into_iter().zip(outcomes) {
+            match outcome.about() {
+                Some(saga) if stale.contains(&saga) || outcome.is_undecided() => {
+                    distrusted.push(saga);
+                    batch.push(item);
+                }
+                _ => self.tell(item, outcome),
+            }
+        }
+        for (saga, waits) in round.into_sagas() {
+            if stale.contains(&saga.saga.id) || distrusted.contains(&saga.saga.id) {
+                continue;
+            }
+            if let Some(due) = waits {
+                self.wake_at(saga.saga.id, due, now);
+            }
+            if !saga.saga.status().is_terminal() {
+                let Work { saga, pinned, state_size, input_size, .. } = saga;
+                self.cache.put(Cached { saga, pinned, input_size }, state_size);
+            }
+        }
+        metrics::counter!("sagad_conflicts_total").increment(stale.len() as u64);
+        distrusted
+    }
+
+    /// A wake-up by the broker, or by our own clock if even the shortest delay queue would be late.
+    fn wake_at(&self, saga: SagaId, due: Time, now: Time) {
+        match wake_up(&self.names, saga, due.since(now)) {
+            Some(message) => {
+                let publication = Publication { outbox: None, message: Arc::new(message), confirmed: None };
+                self.outbox.publish_unkept(publication);
+            }
+            None => self.timers.soon(due, saga),
+        }
+    }
+
+    /// Tells whoever waits for an item what came of it, and the broker that it is dealt with.
+    fn tell(&mut self, item: Item, outcome: Outcome) {
+        match (item.settle, outcome) {
+            (Settle::Nobody, _) => {}
+            (Settle::Returned(row), _) => self.delete_later(row),
+            (Settle::Delivery(delivery), _) => delivery.receipt.ack(),
+            (Settle::Started(told), Outcome::Start { result, .. }) => drop(told.send(result)),
+            (Settle::Ordered(told), Outcome::Saga { result, .. }) => drop(told.send(result)),
+            (Settle::StartDelivery { delivery, reply_to }, Outcome::Start { result, .. }) => {
+                let body = match result {
+                    Ok(started) => json!({ "saga_id": started.saga, "status": started.status.as_str() }),
+                    Err(refusal) => json!({ "error": { "code": refusal.code(), "message": refusal.to_string() } }),
+                };
+                self.answer_start(delivery, reply_to, &body);
+            }
+            (Settle::StartDelivery { delivery, .. }, _) => delivery.receipt.ack(),
+            (Settle::Started(_) | Settle::Ordered(_), _) => {}
+        }
+    }
+
+    /// The answer first, then the acknowledgement: a crash in between starts nothing twice and answers again.
+    fn answer_start(&self, delivery: Delivery, reply_to: Option<(String, Option<String>)>, body: &serde_json::Value) {
+        let Some((queue, correlation_id)) = reply_to else { return delivery.receipt.ack() };
+        let (confirmed, outcome) = oneshot::channel();
+        let message = Arc::new(start_answer(queue, correlation_id, body));
+        self.outbox.publish_unkept(Publication { outbox: None, message, confirmed: Some(confirmed) });
+        tokio::spawn(async move {
+            // Confirmed, or refused for good: an answer that nobody can take must not come back for ever.
+            let _ = outcome.await;
+            delivery.receipt.ack();
+        });
+    }
+}
+
+/// An item that the database will not take, whatever we do: whoever waits is told, and the broker keeps its message until
+/// somebody has looked at the log.
+fn set_aside(item: Item, error: &StoreError) {
+    let busy = || Refusal::Busy(error.to_string());
+    match item.settle {
+        Settle::Started(told) => drop(told.send(Err(busy()))),
+        Settle::Ordered(told) => drop(told.send(Err(busy()))),
+        Settle::Nobody | Settle::Returned(_) | Settle::Delivery(_) | Settle::StartDelivery { .. } => {}
+    }
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// An item that keeps a message that can't be read or placed.
+pub fn keep(delivery: Delivery, class: &'static str, reason: String) -> Item {
+    let letter = dead_letter(&delivery, class, reason);
+    Item { request: Request::Keep(letter), settle: Settle::Delivery(delivery) }
+}
+
+fn dead_letter(delivery: &Delivery, class: &'static str, reason: String) -> DeadLetter {
+    metrics::counter!("sagad_dead_letters_total", "why" => class).increment(1);
+    tracing::warn!(queue = delivery.message.queue.as_str(), %reason, "a message is kept as a dead letter");
+    let at = Time::from(SystemTime::now());
+    DeadLetter { id: Uuid::now_v7(), at, reason, message: delivery.message.clone() }
+}
+
+impl Item {
+    fn saga(&self) -> Option<SagaId> {
+        match &self.request {
+            Request::Saga(saga, _) => Some(*saga),
+            Request::Start(_) | Request::Keep(_) => None,
+        }
+    }
+
+    /// The delivery it came with.
+    fn delivery(&self) -> Option<&Delivery> {
+        match &self.settle {
+            Settle::Delivery(delivery) | Settle::StartDelivery { delivery, .. } => Some(delivery),
+            _ => None,
+        }
+    }
+
+    /// Whether it only asks whether something is due.
+    fn is_tick(&self) -> bool {
+        matches!(self.request, Request::Saga(_, Input::Tick))
+    }
+}

@@ -1,0 +1,520 @@
+//! One round of the corridor: sagas in memory, what is decided about them, what is to be written.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::broker::names::Names;
+use crate::core::apply::apply;
+use crate::core::decide::{Decision, Ignored, decide};
+use crate::core::definition::{Definition, KeyReuse};
+use crate::core::entry::Entry;
+use crate::core::id::SagaId;
+use crate::core::input::{Forbidden, Input};
+use crate::core::saga::{Phase, Progress, Saga, Status};
+use crate::core::start::{NewSaga, check_input, start};
+use crate::core::time::Time;
+use crate::definitions::{Definitions, Pinned};
+use crate::engine::dead_letter;
+use crate::intake::{Item, Refusal, Request, Start, Started};
+use crate::store::{
+    Batch, Birth, Claim, ClaimKind, DeadLetter, OutboxRow, SagaRow, SagaWrite, Store, StoreError, StoredSaga,
+    decode_value, encode,
+};
+use crate::wire::outgoing;
+use crate::wire::signature::Signer;
+
+/// What came of an item, valid once the saga it is about is committed.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// Of a start; the saga whose commit it depends on.
+    Start { about: Option<SagaId>, result: Result<Started, Refusal> },
+    /// Of something that happened to a saga.
+    Saga { about: SagaId, result: Result<(), Refusal> },
+    /// The cached state changes nothing for it, but that state may be an old one: to be decided again on the stored one.
+    Undecided(SagaId),
+    /// It is about no saga.
+    Kept,
+}
+
+impl Outcome {
+    pub(super) fn about(&self) -> Option<SagaId> {
+        match self {
+            Outcome::Start { about, .. } => *about,
+            Outcome::Saga { about, .. } | Outcome::Undecided(about) => Some(*about),
+            Outcome::Kept => None,
+        }
+    }
+
+    pub(super) fn is_undecided(&self) -> bool {
+        matches!(self, Outcome::Undecided(_))
+    }
+}
+
+/// One saga of a round.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) saga: Saga,
+    pub(super) pinned: Arc<Pinned>,
+    /// Bytes of its encoded state; 0 until it is written.
+    pub(super) state_size: usize,
+    /// Bytes of its encoded input.
+    pub(super) input_size: usize,
+    /// It was read from the store in this round.
+    fresh: bool,
+    /// The version it had before this round.
+    expected: u64,
+    birth: Option<Birth>,
+    entries: Vec<Entry>,
+    outbox: Vec<OutboxRow>,
+    /// A timer was asked whether it is due: the next wait needs a wake-up even if nothing changed.
+    ticked: bool,
+}
+
+/// Everything of one round.
+#[derive(Debug)]
+pub(super) struct Round {
+    pub(super) outcomes: Vec<Outcome>,
+    lease: Time,
+    sweep: Duration,
+    now: Time,
+    sagas: BTreeMap<SagaId, Work>,
+    /// Sagas that can't be read or decided: the rows as they are, and why.
+    broken: BTreeMap<SagaId, (StoredSaga, String)>,
+    /// Which saga each claim of a start leads to.
+    held: BTreeMap<Claim, (SagaId, Status)>,
+    joined: Vec<(Claim, SagaId)>,
+    dead_letters: Vec<DeadLetter>,
+}
+
+impl Round {
+    pub(super) fn new(lease: Time, sweep: Duration, now: Time) -> Round {
+        Round {
+            outcomes: Vec::new(),
+            lease,
+            sweep,
+            now,
+            sagas: BTreeMap::new(),
+            broken: BTreeMap::new(),
+            held: BTreeMap::new(),
+            joined: Vec::new(),
+            dead_letters: Vec::new(),
+        }
+    }
+
+    /// Finds out who holds what the starts of a batch claim. The first time round it is taken for granted that nobody does: the
+    /// commit finds out, and only then the question costs a query.
+    pub(super) async fn resolve_starts<S: Store>(
+        &mut self,
+        batch: &[Item],
+        again: bool,
+        store: &S,
+        definitions: &Definitions<S>,
+    ) -> Result<(), StoreError> {
+        if !again {
+            return Ok(());
+        }
+        let mut claims = Vec::new();
+        let mut ids = Vec::new();
+        for item in batch {
+            if let Request::Start(start) = &item.request
+                && let Some(pinned) = definitions.current(&start.definition)
+            {
+                ids.push(start.id);
+                let key = check_input(&pinned.definition, &start.input).unwrap_or(None);
+                claims.extend(claims_of(&pinned.definition, key.as_deref(), start));
+            }
+        }
+        claims.sort_unstable();
+        claims.dedup();
+        if !claims.is_empty() {
+            for holder in store.holders(&claims).await? {
+                self.held.insert(holder.claim, (holder.saga, holder.status));
+            }
+        }
+        // A commit whose outcome was unknown may have taken effect.
+        if !ids.is_empty() {
+            for row in store.load(&ids).await? {
+                self.add_stored(row, definitions).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn knows(&self, id: SagaId) -> bool {
+        self.sagas.contains_key(&id) || self.broken.contains_key(&id)
+    }
+
+    pub(super) fn add(&mut self, saga: Saga, pinned: Arc<Pinned>, input_size: usize, fresh: bool) {
+        let expected = saga.version;
+        let work = Work {
+            saga,
+            pinned,
+            state_size: 0,
+            input_size,
+            fresh,
+            expected,
+            birth: None,
+            entries: Vec::new(),
+            outbox: Vec::new(),
+            ticked: false,
+        };
+        self.sagas.insert(work.saga.id, work);
+    }
+
+    /// A saga as the store has it. One that can't be read stops nobody but itself.
+    pub(super) async fn add_stored<S: Store>(
+        &mut self,
+        row: StoredSaga,
+        definitions: &Definitions<S>,
+    ) -> Result<(), StoreError> {
+        let pinned = match definitions.cached(&row.definition, row.revision) {
+            Some(pinned) => Some(pinned),
+            None => definitions.pinned(&row.definition, row.revision).await?,
+        };
+        let (name, revision) = (&row.definition, row.revision);
+        let saga = read_saga(&row).map_err(|error| format!("its stored state can't be read: {error}"));
+        let ready = saga.and_then(|saga| match pinned {
+            None => Err(format!("revision {revision} of its definition `{name}` is not in the database")),
+            Some(pinned) if !saga.fits(&pinned.definition) => {
+                Err(format!("its state does not fit revision {revision} of `{name}`"))
+            }
+            Some(pinned) => Ok((saga, pinned)),
+        });
+        match ready {
+            Ok((saga, pinned)) => self.add(saga, pinned, row.input.len(), true),
+            Err(why) => {
+                self.broken.insert(row.id, (row, why));
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides one item.
+    pub(super) fn decide<S: Store>(
+        &mut self,
+        item: &Item,
+        definitions: &Definitions<S>,
+        names: &Names,
+        signer: &Signer,
+    ) -> Outcome {
+        match &item.request {
+            Request::Keep(letter) => {
+                self.dead_letters.push(letter.clone());
+                Outcome::Kept
+            }
+            Request::Saga(id, input) => self.decide_saga(*id, input, item, names, signer),
+            Request::Start(start) => {
+                self.decide_start(start, definitions.current(&start.definition), item, names, signer)
+            }
+        }
+    }
+
+    fn decide_saga(&mut self, id: SagaId, input: &Input, item: &Item, names: &Names, signer: &Signer) -> Outcome {
+        let about = id;
+        if let Some((_, why)) = self.broken.get(&id) {
+            let why = format!("the saga can't go on: {why}");
+            self.keep(item, "broken_saga", &why);
+            return Outcome::Saga { about, result: Err(Forbidden::State(why).into()) };
+        }
+        let Some(work) = self.sagas.get_mut(&id) else {
+            if !item.is_tick() {
+                self.keep(item, "unknown_saga", &format!("there is no saga {id}"));
+            }
+            return Outcome::Saga { about, result: Err(Refusal::UnknownSaga(id)) };
+        };
+        work.ticked |= item.is_tick();
+        let untouched = work.entries.is_empty();
+        let decided =
+            catch_unwind(AssertUnwindSafe(|| decide(&work.pinned.definition, &work.saga, input.clone(), self.now)));
+        match decided {
+            Ok(Ok(decision)) if decision.entries.is_empty() => {
+                // Nothing is dropped on the word of a cache: another daemon may have moved the saga on.
+                if !work.fresh && untouched {
+                    return Outcome::Undecided(id);
+                }
+                if let Some(ignored) = decision.ignored {
+                    self.ignore(item, ignored);
+                }
+                Outcome::Saga { about, result: Ok(()) }
+            }
+            Ok(Ok(decision)) => {
+                work.take(decision, names, signer, self.lease, self.now);
+                Outcome::Saga { about, result: Ok(()) }
+            }
+            Ok(Err(_)) if !work.fresh && untouched => Outcome::Undecided(id),
+            Ok(Err(forbidden)) => Outcome::Saga { about, result: Err(forbidden.into()) },
+            Err(panic) => {
+                let why = panic.downcast_ref::<String>().map(String::as_str);
+                let why = why.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+                let message = format!("sagad failed to decide what follows, which is a bug of sagad's: {why}");
+                tracing::error!(saga = %id, %message, ?input, "the saga is suspended");
+                work.suspend(message.clone(), self.now);
+                self.keep(item, "undecidable", &message);
+                Outcome::Saga { about, result: Err(Forbidden::State(message).into()) }
+            }
+        }
+    }
+
+    fn ignore(&mut self, item: &Item, ignored: Ignored) {
+        metrics::counter!("sagad_ignored_total", "why" => ignored.as_str()).increment(1);
+        if ignored == Ignored::UnknownAttempt {
+            self.keep(
+                item,
+                "unknown_attempt",
+                "the saga knows of no such attempt; was its database restored from a backup?",
+            );
+        }
+    }
+
+    /// Keeps the message that an item came with, if it came with one.
+    fn keep(&mut self, item: &Item, class: &'static str, reason: &str) {
+        if let Some(delivery) = item.delivery() {
+            self.dead_letters.push(dead_letter(delivery, class, reason.to_owned()));
+        }
+    }
+
+    /// Begins a saga, or finds the one that has what it claims.
+    fn decide_start(
+        &mut self,
+        asked: &Start,
+        pinned: Option<Arc<Pinned>>,
+        item: &Item,
+        names: &Names,
+        signer: &Signer,
+    ) -> Outcome {
+        let refuse = |round: &mut Round, refusal: Refusal| {
+            round.keep(item, refusal.code(), &refusal.to_string());
+            Outcome::Start { about: None, result: Err(refusal) }
+        };
+        let Some(pinned) = pinned else {
+            return refuse(self, Refusal::UnknownDefinition(asked.definition.clone()));
+        };
+        let id = asked.id;
+        if let Some((_, why)) = self.broken.get(&id) {
+            return Outcome::Start { about: None, result: Err(Forbidden::State(why.clone()).into()) };
+        }
+        if let Some(work) = self.sagas.get(&id) {
+            let started = Started { saga: id, status: work.saga.status(), created: true };
+            return Outcome::Start { about: Some(id), result: Ok(started) };
+        }
+        let key = match check_input(&pinned.definition, &asked.input) {
+            Ok(key) => key,
+            Err(errors) => return refuse(self, Refusal::Invalid(errors)),
+        };
+        let mut claims = Vec::new();
+        for claim in claims_of(&pinned.definition, key.as_deref(), asked) {
+            match self.held.get(&claim).copied() {
+                None => claims.push((claim, None)),
+                Some((holder, status)) if may_take_over(&pinned.definition, &claim, status) => {
+                    claims.push((claim, Some(holder)));
+                }
+                Some((holder, status)) => {
+                    // Whoever asks again with the same idempotency key is answered alike, whatever becomes of the business key.
+                    let starts = claims.into_iter().filter(|(claim, _)| claim.kind == ClaimKind::Start);
+                    self.joined.extend(starts.map(|(claim, _)| (claim, holder)));
+                    let about = self.sagas.contains_key(&holder).then_some(holder);
+                    let started = Started { saga: holder, status, created: false };
+                    return Outcome::Start { about, result: Ok(started) };
+                }
+            }
+        }
+        let new = NewSaga {
+            id,
+            revision: pinned.revision,
+            input: asked.input.clone(),
+            priority: asked.priority,
+            delay: asked.delay,
+            trace: asked.trace.clone(),
+            actor: asked.actor.clone(),
+        };
+        let decision = match start(&pinned.definition, new, key.clone(), self.now) {
+            Ok(decision) => decision,
+            Err(errors) => return refuse(self, Refusal::Invalid(errors)),
+        };
+        let status = decision.saga.status();
+        for (claim, _) in &claims {
+            self.held.insert(claim.clone(), (id, status));
+        }
+        let birth = Birth {
+            definition: pinned.definition.name.clone(),
+            revision: pinned.revision,
+            key,
+            priority: decision.saga.priority,
+            input: encode(&*asked.input),
+            created_at: self.now,
+            claims,
+        };
+        let mut work = Work {
+            saga: decision.saga.clone(),
+            pinned,
+            state_size: 0,
+            input_size: birth.input.len(),
+            fresh: true,
+            expected: 0,
+            birth: Some(birth),
+            entries: Vec::new(),
+            outbox: Vec::new(),
+            ticked: false,
+        };
+        work.take(decision, names, signer, self.lease, self.now);
+        self.sagas.insert(id, work);
+        Outcome::Start { about: Some(id), result: Ok(Started { saga: id, status, created: true }) }
+    }
+
+    /// What this round writes.
+    pub(super) fn batch(&mut self, confirmed: &[Uuid]) -> Batch {
+        let (now, sweep) = (self.now, self.sweep);
+        let mut sagas: Vec<SagaWrite> = Vec::new();
+        for work in self.sagas.values_mut().filter(|work| !work.entries.is_empty()) {
+            sagas.push(work.write(now, sweep));
+        }
+        for (row, why) in self.broken.values() {
+            tracing::error!(saga = %row.id, %why, "the saga is suspended; it stops nobody but itself");
+            sagas.push(quarantine(row, why, now));
+        }
+        Batch {
+            sagas,
+            confirmed: confirmed.to_vec(),
+            dead_letters: std::mem::take(&mut self.dead_letters),
+            joined: std::mem::take(&mut self.joined),
+        }
+    }
+
+    /// The sagas of the round, each with the time it waits for if it needs a wake-up.
+    pub(super) fn into_sagas(self) -> impl Iterator<Item = (Work, Option<Time>)> {
+        self.sagas.into_values().map(|work| {
+            let waits = if work.ticked || work.waits_anew() { next_wait(&work.saga) } else { None };
+            (work, waits)
+        })
+    }
+}
+
+impl Work {
+    /// Takes over what was decided.
+    fn take(&mut self, decision: Decision, names: &Names, signer: &Signer, lease: Time, now: Time) {
+        let Decision { saga, entries, commands, .. } = decision;
+        let definition = &self.pinned.definition;
+        let commands =
+            commands.into_iter().map(|command| outgoing::command(names, signer, definition, &saga, command, now));
+        let events = outgoing::events(names, definition, &saga, &entries, now);
+        let rows = commands.chain(events).map(|message| OutboxRow {
+            id: Uuid::now_v7(),
+            saga: saga.id,
+            leased_until: lease,
+            message: Arc::new(message),
+        });
+        self.outbox.extend(rows);
+        self.entries.extend(entries);
+        self.saga = saga;
+    }
+
+    /// Leaves the saga to an operator.
+    fn suspend(&mut self, reason: String, now: Time) {
+        if self.saga.suspended.is_none() && !self.saga.status().is_terminal() {
+            let entry = Entry::Suspended { reason, step: None, actor: None };
+            apply(&mut self.saga, &entry, now);
+            self.entries.push(entry);
+        }
+    }
+
+    fn write(&mut self, now: Time, sweep: Duration) -> SagaWrite {
+        let saga = &mut self.saga;
+        saga.version = self.expected + 1;
+        let state = encode(saga);
+        self.state_size = state.len();
+        SagaWrite {
+            id: saga.id,
+            expected: self.expected,
+            row: SagaRow {
+                version: saga.version,
+                status: saga.status(),
+                due: saga.due(sweep),
+                state,
+                started_at: saga.started_at,
+                updated_at: now,
+                ended_at: saga.ended_at(),
+            },
+            birth: self.birth.take(),
+            first_seq: saga.entries + 1 - self.entries.len() as u64,
+            entries: encode(&self.entries),
+            outbox: std::mem::take(&mut self.outbox),
+        }
+    }
+
+    fn waits_anew(&self) -> bool {
+        let waits = |entry: &Entry| match entry {
+            Entry::Scheduled { .. } | Entry::Resumed { .. } => true,
+            Entry::Accepted { due, .. } => *due > self.saga.created_at,
+            _ => false,
+        };
+        self.entries.iter().any(waits)
+    }
+}
+
+/// When the earliest delay or back-off of a saga is over.
+fn next_wait(saga: &Saga) -> Option<Time> {
+    if saga.suspended.is_some() {
+        return None;
+    }
+    let start = match saga.phase {
+        Phase::Pending { due } => Some(due),
+        _ => None,
+    };
+    let actions = saga.steps.iter().flat_map(|step| [&step.execute, &step.compensate]);
+    let scheduled = actions.filter_map(|action| match action.progress {
+        Progress::Scheduled { due } => Some(due),
+        _ => None,
+    });
+    scheduled.chain(start).min()
+}
+
+/// What a start claims: the first that somebody else holds decides which saga it leads to, so the idempotency key goes first.
+fn claims_of(definition: &Definition, key: Option<&str>, start: &Start) -> Vec<Claim> {
+    let claim = |kind, token: &str| Claim { definition: definition.name.clone(), kind, token: token.to_owned() };
+    let start = start.idempotency_key.as_deref().map(|token| claim(ClaimKind::Start, token));
+    let key = key.map(|token| claim(ClaimKind::Key, token));
+    start.into_iter().chain(key).collect()
+}
+
+fn may_take_over(definition: &Definition, claim: &Claim, holder: Status) -> bool {
+    claim.kind == ClaimKind::Key
+        && match definition.key_reuse {
+            KeyReuse::Never => false,
+            KeyReuse::AfterFailure => matches!(holder, Status::Compensated | Status::Failed),
+            KeyReuse::AfterEnd => holder.is_terminal(),
+        }
+}
+
+/// Reads a saga from its row.
+pub fn read_saga(row: &StoredSaga) -> Result<Saga, serde_json::Error> {
+    let mut saga: Saga = serde_json::from_slice(&row.state)?;
+    saga.input = Arc::new(decode_value(&row.input)?);
+    saga.version = row.version;
+    Ok(saga)
+}
+
+/// Marks the row of a saga that can't be read as suspended, and leaves its state as it is.
+fn quarantine(row: &StoredSaga, why: &str, now: Time) -> SagaWrite {
+    let entry = Entry::Suspended { reason: why.to_owned(), step: None, actor: None };
+    SagaWrite {
+        id: row.id,
+        expected: row.version,
+        row: SagaRow {
+            version: row.version + 1,
+            status: Status::Suspended,
+            due: None,
+            state: row.state.clone(),
+            started_at: None,
+            updated_at: now,
+            ended_at: None,
+        },
+        birth: None,
+        first_seq: 0,
+        entries: encode(&[entry]),
+        outbox: Vec::new(),
+    }
+}

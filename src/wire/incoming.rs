@@ -1,0 +1,184 @@
+//! What comes: answers, starts, dead letters, wake-ups.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::broker::message::{Inbox, Incoming, Properties};
+use crate::core::answer::{Outcome, judge};
+use crate::core::id::{SagaId, Ticket};
+use crate::core::input::Input;
+use crate::core::saga::Reason;
+use crate::intake::Start;
+use crate::wire::header;
+use crate::wire::signature::Signer;
+
+/// What a message means.
+#[derive(Debug)]
+pub enum Meaning {
+    /// Something happened to a saga.
+    Saga(SagaId, Input),
+    /// A saga is to begin; its answer goes to this queue, under this correlation id.
+    Start(Start, Option<(String, Option<String>)>),
+}
+
+/// Why a message can't be read or placed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unplaceable {
+    /// A word for metrics.
+    pub class: &'static str,
+    /// For a person.
+    pub reason: String,
+}
+
+fn unplaceable<T>(class: &'static str, reason: impl Into<String>) -> Result<T, Unplaceable> {
+    Err(Unplaceable { class, reason: reason.into() })
+}
+
+/// Reads a message from one of sagad's queues.
+///
+/// # Errors
+/// It is not JSON, too large, belongs to nothing that sagad sent, or is otherwise not what its queue is for.
+///
+/// `id` is for the saga, should the message start one.
+pub fn read(signer: &Signer, message: &Incoming, max_message: usize, id: SagaId) -> Result<Meaning, Unplaceable> {
+    match message.queue {
+        Inbox::Replies => answer(signer, message, max_message),
+        Inbox::Starts => start(message, max_message, id),
+        Inbox::Dead => dead(signer, message),
+        Inbox::WakeUps => wake_up(message),
+    }
+}
+
+/// Whether a message that can't be placed was meant as a start, and who is to be told that it failed.
+pub fn asks_for_answer(message: &Incoming) -> Option<(String, Option<String>)> {
+    let asked = (message.queue == Inbox::Starts).then(|| reply_address(&message.properties));
+    asked.flatten()
+}
+
+fn answer(signer: &Signer, message: &Incoming, max_message: usize) -> Result<Meaning, Unplaceable> {
+    let properties = &message.properties;
+    let Some(id) = &properties.correlation_id else {
+        return unplaceable("no_correlation_id", "an answer must echo the command's correlation_id, this has none");
+    };
+    let Some(Ticket { saga, step, action, attempt }) = signer.read(id) else {
+        return unplaceable("unknown_correlation_id", format!("no command of sagad's has the correlation_id {id:?}"));
+    };
+    let outcome = match properties.headers.get(header::SAGA_OUTCOME) {
+        None => None,
+        Some(word) => match word.as_str().and_then(Outcome::parse) {
+            Some(outcome) => Some(outcome),
+            None => {
+                let expected = "success, failure, retry or pending";
+                return unplaceable("unknown_outcome", format!("the header saga-outcome is {word}, not {expected}"));
+            }
+        },
+    };
+    let body = body(message, max_message)?;
+    Ok(Meaning::Saga(saga, Input::Answer { step, action, attempt, answer: judge(outcome, body) }))
+}
+
+fn start(message: &Incoming, max_message: usize, id: SagaId) -> Result<Meaning, Unplaceable> {
+    let properties = &message.properties;
+    let input = body(message, max_message)?;
+    let idempotency_key = properties.header_str(header::IDEMPOTENCY_KEY).or(properties.message_id.as_deref());
+    let start = Start {
+        id,
+        definition: message.routing_key.clone(),
+        input: Arc::new(input),
+        priority: None,
+        delay: Duration::ZERO,
+        idempotency_key: idempotency_key.filter(|key| !key.is_empty()).map(str::to_owned),
+        trace: properties.header_str(header::TRACEPARENT).map(str::to_owned),
+        actor: "amqp".to_owned(),
+    };
+    Ok(Meaning::Start(start, reply_address(properties)))
+}
+
+fn reply_address(properties: &Properties) -> Option<(String, Option<String>)> {
+    let reply_to = properties.reply_to.clone().filter(|queue| !queue.is_empty())?;
+    // Whoever gave no correlation id knows the answer by the id of his message.
+    Some((reply_to, properties.correlation_id.clone().or_else(|| properties.message_id.clone())))
+}
+
+fn dead(signer: &Signer, message: &Incoming) -> Result<Meaning, Unplaceable> {
+    let properties = &message.properties;
+    let death = properties.headers.get(header::X_DEATH).and_then(|deaths| deaths.get(0));
+    let word = |name: &str| death.and_then(|death| death.get(name)).and_then(Value::as_str);
+    let (queue, cause) = (word("queue").unwrap_or("an unknown queue"), word("reason"));
+    let Some(Ticket { saga, step, action, attempt }) = properties.message_id.as_deref().and_then(|id| signer.read(id))
+    else {
+        let cause = cause.unwrap_or("no reason");
+        return unplaceable(
+            "not_a_command",
+            format!("dead-lettered from {queue} ({cause}), and no command of sagad's"),
+        );
+    };
+    let reason = match cause {
+        Some("rejected") => Reason::Rejected,
+        Some("expired") => Reason::Expired,
+        Some("delivery_limit") => Reason::DeliveryLimit,
+        Some("maxlen") => Reason::MaxLength,
+        other => {
+            let other = other.unwrap_or("no reason at all");
+            return unplaceable(
+                "unknown_death",
+                format!("dead-lettered from {queue} for a reason unknown to sagad: {other}"),
+            );
+        }
+    };
+    let text = match reason {
+        Reason::Rejected => format!("rejected by the consumer of queue {queue}"),
+        Reason::Expired => format!("nobody took it from queue {queue} in time"),
+        Reason::DeliveryLimit => format!("delivered too often from queue {queue}"),
+        _ => format!("queue {queue} is full"),
+    };
+    // Quorum queues count deliveries. Classic ones keep no record that outlives the dead-lettering.
+    let delivered_before = properties.headers.get(header::X_DELIVERY_COUNT).and_then(Value::as_u64).unwrap_or(0) > 0;
+    Ok(Meaning::Saga(saga, Input::Undelivered { step, action, attempt, reason, message: text, delivered_before }))
+}
+
+fn wake_up(message: &Incoming) -> Result<Meaning, Unplaceable> {
+    #[derive(Deserialize)]
+    struct WakeUp {
+        saga: SagaId,
+    }
+    match serde_json::from_slice::<WakeUp>(&message.body) {
+        Ok(wake_up) => Ok(Meaning::Saga(wake_up.saga, Input::Tick)),
+        Err(error) => unplaceable("not_a_wake_up", format!("this queue is for sagad's own wake-ups: {error}")),
+    }
+}
+
+/// The body as JSON; an empty one is null, as an RPC worker without a result sends it.
+fn body(message: &Incoming, max_message: usize) -> Result<Value, Unplaceable> {
+    let body = &message.body;
+    if body.len() > max_message {
+        let (size, key) = (body.len(), "broker.max_message");
+        return unplaceable("too_large", format!("the body has {size} bytes, {key} allows {max_message}"));
+    }
+    if let Some(encoding) = message.properties.content_encoding.as_deref()
+        && !matches!(encoding.to_ascii_lowercase().as_str(), "" | "utf-8" | "utf8" | "identity")
+    {
+        return unplaceable("not_json", format!("the body is encoded as {encoding:?}, sagad reads plain UTF-8 JSON"));
+    }
+    if body.is_empty() {
+        return Ok(Value::Null);
+    }
+    match serde_json::from_slice(body) {
+        Ok(value) => Ok(value),
+        Err(error) => unplaceable("not_json", format!("the body is not JSON: {error}")),
+    }
+}
+
+/// What a returned or refused command tells its saga; `None` for messages that are no commands.
+pub fn undelivered(
+    signer: &Signer,
+    properties: &Properties,
+    reason: Reason,
+    message: String,
+) -> Option<(SagaId, Input)> {
+    let Ticket { saga, step, action, attempt } = signer.read(properties.message_id.as_deref()?)?;
+    Some((saga, Input::Undelivered { step, action, attempt, reason, message, delivered_before: false }))
+}

@@ -1,0 +1,31 @@
+//! Messages and what they mean: the only place that knows header names. Pure.
+//!
+//! ```text
+//!   Incoming ──[incoming]──> an input for a saga, a start, a wake-up, or why it can't be placed
+//!   decision ──[outgoing]──> commands, lifecycle events, wake-ups, answers to starts
+//!                  └─ message ids are signed by [signature]: a participant can answer only what it was sent
+//! ```
+
+pub mod incoming;
+pub mod outgoing;
+pub mod signature;
+
+/// The names of headers that sagad writes or reads.
+pub mod header {
+    #![allow(missing_docs, reason = "CONTRACT section 3 explains them")]
+    pub const SAGA_ID: &str = "saga-id";
+    pub const SAGA_NAME: &str = "saga-name";
+    pub const SAGA_KEY: &str = "saga-key";
+    pub const SAGA_STEP: &str = "saga-step";
+    pub const SAGA_ACTION: &str = "saga-action";
+    pub const SAGA_ATTEMPT: &str = "saga-attempt";
+    pub const SAGA_IN_DOUBT: &str = "saga-in-doubt";
+    pub const SAGA_DEADLINE: &str = "saga-deadline";
+    pub const SAGA_OUTCOME: &str = "saga-outcome";
+    pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+    pub const TRACEPARENT: &str = "traceparent";
+    /// RabbitMQ's record of dead-letterings, the latest first.
+    pub const X_DEATH: &str = "x-death";
+    /// How often a quorum queue delivered a message before.
+    pub const X_DELIVERY_COUNT: &str = "x-delivery-count";
+}

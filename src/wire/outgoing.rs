@@ -1,0 +1,221 @@
+//! What sagad sends: commands, lifecycle events, wake-ups, answers to starts.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use crate::broker::message::{Inbox, Outgoing, Properties};
+use crate::broker::names::Names;
+use crate::core::decide::Command;
+use crate::core::definition::{Definition, Events};
+use crate::core::entry::{Entry, Resolution};
+use crate::core::id::{Action, SagaId};
+use crate::core::saga::{Saga, SagaError};
+use crate::core::time::Time;
+use crate::store::encode;
+use crate::wire::header;
+use crate::wire::signature::Signer;
+
+const JSON: &str = "application/json";
+const PERSISTENT: u8 = 2;
+const APP: &str = "sagad";
+
+/// The message of a command.
+pub fn command(
+    names: &Names,
+    signer: &Signer,
+    definition: &Definition,
+    saga: &Saga,
+    command: Command,
+    now: Time,
+) -> Outgoing {
+    let ticket = command.ticket;
+    let id = signer.sign(ticket);
+    let mut headers: Map<String, Value> = command.headers.into_iter().collect();
+    let mut set = |name: &str, value: Value| headers.insert(name.to_owned(), value);
+    let step = &definition.steps[ticket.step].name;
+    set(header::SAGA_ID, saga.id.to_string().into());
+    set(header::SAGA_NAME, definition.name.as_ref().into());
+    if let Some(key) = &saga.key {
+        set(header::SAGA_KEY, key.as_ref().into());
+    }
+    set(header::SAGA_STEP, step.as_ref().into());
+    set(header::SAGA_ACTION, ticket.action.as_str().into());
+    set(header::SAGA_ATTEMPT, ticket.attempt.into());
+    if command.in_doubt {
+        set(header::SAGA_IN_DOUBT, true.into());
+    }
+    set(header::SAGA_DEADLINE, command.deadline.to_string().into());
+    let mut idempotency_key = format!("{}/{step}/{}", saga.id, ticket.action.as_str());
+    if command.round > 0 {
+        idempotency_key.push_str(&format!("/{}", command.round + 1));
+    }
+    set(header::IDEMPOTENCY_KEY, idempotency_key.into());
+    set(header::TRACEPARENT, traceparent(saga, &signer.span(ticket)).into());
+    Outgoing {
+        exchange: command.exchange,
+        mandatory: true,
+        properties: Properties {
+            content_type: Some(JSON.into()),
+            content_encoding: Some("utf-8".into()),
+            delivery_mode: Some(PERSISTENT),
+            priority: Some(command.priority),
+            correlation_id: Some(id.clone()),
+            message_id: Some(id),
+            reply_to: Some(names.queue(Inbox::Replies)),
+            expiration: command.expires.map(|after| after.as_millis().to_string()),
+            timestamp: Some(now),
+            kind: Some(command.routing_key.clone()),
+            app_id: Some(APP.into()),
+            headers,
+            ..Properties::default()
+        },
+        routing_key: command.routing_key,
+        body: encode(&command.body),
+    }
+}
+
+/// W3C Trace Context: carries on the trace of whoever started the saga, or begins one that the saga's id names.
+fn traceparent(saga: &Saga, span: &str) -> String {
+    match saga.trace.as_deref().and_then(trace_of) {
+        Some((trace, flags)) => format!("00-{trace}-{span}-{flags}"),
+        None => format!("00-{}-{span}-01", saga.id.0.simple()),
+    }
+}
+
+/// Trace id and flags of a `traceparent`; `None` if it is not one of version 00.
+pub fn trace_of(traceparent: &str) -> Option<(&str, &str)> {
+    let mut parts = traceparent.split('-');
+    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let hex = |text: &str, length| {
+        text.len() == length && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    };
+    let set = |text: &str| text.bytes().any(|byte| byte != b'0');
+    let valid = version == "00" && hex(trace, 32) && set(trace) && hex(parent, 16) && set(parent) && hex(flags, 2);
+    (valid && parts.next().is_none()).then_some((trace, flags))
+}
+
+/// The lifecycle events of a transition: its `entries`, the last of which is the saga's last.
+pub fn events(names: &Names, definition: &Definition, saga: &Saga, entries: &[Entry], now: Time) -> Vec<Outgoing> {
+    if definition.events == Events::None {
+        return Vec::new();
+    }
+    let first = saga.entries + 1 - entries.len() as u64;
+    let news = entries.iter().zip(first..).filter_map(|(entry, seq)| Some((news(definition, saga, entry)?, seq)));
+    news.map(|(news, seq)| event(names, definition, saga, news, seq, now)).collect()
+}
+
+struct News {
+    what: String,
+    data: Map<String, Value>,
+}
+
+fn news(definition: &Definition, saga: &Saga, entry: &Entry) -> Option<News> {
+    let of_saga = |what: &str| Some(News { what: what.to_owned(), data: Map::new() });
+    let with = |news: Option<News>, name: &str, value: Value| {
+        news.map(|mut news| {
+            news.data.insert(name.to_owned(), value);
+            news
+        })
+    };
+    let of_step = |step: usize, what: &str| {
+        let name = &definition.steps[step].name;
+        let news =
+            News { what: format!("step.{name}.{what}"), data: Map::from_iter([("step".into(), name.as_ref().into())]) };
+        (definition.events == Events::Step).then_some(news)
+    };
+    let error = |error: &SagaError| {
+        let step = error.step.map(|step| definition.steps[step].name.as_ref());
+        let failure = &error.failure;
+        json!({ "step": step, "reason": failure.reason, "message": failure.message, "details": failure.details })
+    };
+    let saga_error = || saga.error.as_ref().map_or(Value::Null, error);
+    match entry {
+        Entry::Started { .. } => of_saga("started"),
+        Entry::Completed { output, .. } => with(of_saga("completed"), "output", Value::clone(output)),
+        Entry::Compensating { error: cause, .. } => with(of_saga("compensating"), "error", error(cause)),
+        Entry::Compensated {} => with(of_saga("compensated"), "error", saga_error()),
+        Entry::GaveUp {} => with(of_saga("failed"), "error", saga_error()),
+        Entry::Suspended { reason, .. } => with(of_saga("suspended"), "reason", reason.as_str().into()),
+        Entry::Resumed { .. } => of_saga("resumed"),
+        Entry::Succeeded { step, action: Action::Execute, .. }
+        | Entry::Resolved { step, outcome: Resolution::Succeeded, .. } => of_step(*step, "succeeded"),
+        Entry::Succeeded { step, action: Action::Compensate, .. }
+        | Entry::Resolved { step, outcome: Resolution::Compensated, .. } => of_step(*step, "compensated"),
+        Entry::Failed { step, failure, .. } | Entry::Exhausted { step, action: Action::Execute, failure } => {
+            let cause = SagaError { step: Some(*step), failure: failure.clone() };
+            with(of_step(*step, "failed"), "error", error(&cause))
+        }
+        Entry::Resolved { step, outcome: Resolution::Failed, reason, .. } => {
+            with(of_step(*step, "failed"), "error", json!({ "reason": "failure", "message": reason }))
+        }
+        _ => None,
+    }
+}
+
+/// CloudEvents 1.0 in structured JSON mode. The id is derived from the journal, so that a duplicate has the same.
+fn event(names: &Names, definition: &Definition, saga: &Saga, news: News, seq: u64, now: Time) -> Outgoing {
+    let routing_key = format!("saga.{}.{}", definition.name, news.what);
+    let id = format!("{}-{seq}", saga.id);
+    let mut data = Map::from_iter([
+        ("id".into(), saga.id.to_string().into()),
+        ("saga".into(), definition.name.as_ref().into()),
+        ("revision".into(), saga.revision.into()),
+        ("key".into(), saga.key.as_deref().into()),
+    ]);
+    data.extend(news.data);
+    let body = json!({
+        "specversion": "1.0",
+        "id": id,
+        "source": "/sagad",
+        "type": routing_key,
+        "subject": saga.id,
+        "time": now.to_string(),
+        "datacontenttype": JSON,
+        "data": data,
+    });
+    Outgoing {
+        exchange: names.events_exchange(),
+        // An event may have no listener.
+        mandatory: false,
+        properties: Properties {
+            content_type: Some("application/cloudevents+json; charset=utf-8".into()),
+            delivery_mode: Some(PERSISTENT),
+            message_id: Some(id),
+            timestamp: Some(now),
+            kind: Some(routing_key.clone()),
+            app_id: Some(APP.into()),
+            ..Properties::default()
+        },
+        routing_key,
+        body: encode(&body),
+    }
+}
+
+/// A wake-up for a saga that waits `wait`, by the longest delay queue that does not overshoot; `None` if all do.
+pub fn wake_up(names: &Names, saga: SagaId, wait: Duration) -> Option<Outgoing> {
+    let queue = names.delay_queue(wait)?;
+    Some(to_queue(queue, None, encode(&json!({ "saga": saga }))))
+}
+
+/// The answer to a start that came over AMQP.
+pub fn start_answer(reply_to: String, correlation_id: Option<String>, body: &Value) -> Outgoing {
+    to_queue(reply_to, correlation_id, encode(body))
+}
+
+fn to_queue(queue: String, correlation_id: Option<String>, body: Bytes) -> Outgoing {
+    Outgoing {
+        exchange: String::new(),
+        routing_key: queue,
+        mandatory: false,
+        properties: Properties {
+            content_type: Some(JSON.into()),
+            delivery_mode: Some(PERSISTENT),
+            correlation_id,
+            app_id: Some(APP.into()),
+            ..Properties::default()
+        },
+        body,
+    }
+}
