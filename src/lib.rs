@@ -9,6 +9,7 @@
 //!                                                                                           confirmed outbox rows)
 //! ```
 
+pub mod bench;
 pub mod broker;
 pub mod config;
 pub mod core;

@@ -1,5 +1,6 @@
 //! What `sagad` can be told on the command line; one file for each group of commands.
 
+mod bench;
 mod config;
 
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 the daemon ca
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bench(bench::Bench),
     Config(config::Show),
 }
 
@@ -64,6 +66,7 @@ impl Cli {
     /// Does what was asked; complaints go to standard error.
     pub(crate) fn run(self) -> ExitCode {
         let outcome = match self.command {
+            Command::Bench(bench) => bench.run(),
             Command::Config(show) => show.run(),
         };
         match outcome {
