@@ -9,6 +9,7 @@
 //!                                                                                           confirmed outbox rows)
 //! ```
 
+pub mod admin;
 pub mod bench;
 pub mod broker;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod definitions;
 pub mod engine;
 pub mod health;
 pub mod intake;
+pub mod json;
 pub mod metrics;
 pub mod outbox;
 pub mod store;

@@ -1,0 +1,118 @@
+//! Messages that nobody could read or place: look, try again, discard.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::{StatusCode, request::Parts};
+use axum::response::IntoResponse;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::body::{Json, Members, Query};
+use super::problem::{Answer, Kind, Problem};
+use super::sagas::cursor;
+use super::view::At;
+use super::{Api, Page};
+use crate::broker::message::{Outgoing, Properties};
+use crate::store::{self, Store};
+
+/// A dead letter's id in the path.
+pub(super) struct Id(Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Id, Problem> {
+        let path = Path::<String>::from_request_parts(parts, state).await.ok();
+        path.and_then(|path| Uuid::try_parse(&path.0).ok()).map(Id).ok_or_else(unknown)
+    }
+}
+
+fn unknown() -> Problem {
+    Problem::new(Kind::UnknownDeadLetter, "there is no dead letter of this id")
+}
+
+/// How a dead letter is shown.
+#[derive(Serialize)]
+struct DeadLetter<'a> {
+    id: String,
+    at: At,
+    reason: &'a str,
+    queue: &'static str,
+    exchange: &'a str,
+    routing_key: &'a str,
+    redelivered: bool,
+    properties: &'a Properties,
+    /// As text; what is no UTF-8 is replaced.
+    body: std::borrow::Cow<'a, str>,
+    /// Whether `body` is all there was, unchanged.
+    body_is_text: bool,
+    body_bytes: usize,
+}
+
+impl<'a> DeadLetter<'a> {
+    fn new(letter: &'a store::DeadLetter) -> DeadLetter<'a> {
+        let message = &letter.message;
+        DeadLetter {
+            id: letter.id.hyphenated().to_string(),
+            at: At(letter.at),
+            reason: &letter.reason,
+            queue: message.queue.as_str(),
+            exchange: &message.exchange,
+            routing_key: &message.routing_key,
+            redelivered: message.redelivered,
+            properties: &message.properties,
+            body: String::from_utf8_lossy(&message.body),
+            body_is_text: std::str::from_utf8(&message.body).is_ok(),
+            body_bytes: message.body.len(),
+        }
+    }
+}
+
+/// `GET /v1/dead-letters`
+pub(super) async fn list<S: Store>(State(api): State<Arc<Api<S>>>, mut query: Query) -> Answer {
+    let limit = query.limit(20, 100)?;
+    let before = query.one("cursor", cursor)?;
+    query.finish()?;
+    // One more than is asked for says whether there is a next page.
+    let mut letters = api.store.dead_letters(before, limit + 1).await?;
+    let has_more = letters.len() > limit;
+    letters.truncate(limit);
+    let next_cursor = letters.last().filter(|_| has_more).map(|last| last.id.hyphenated().to_string());
+    let items = letters.iter().map(DeadLetter::new).collect();
+    Ok(super::json(StatusCode::OK, &Page { items, next_cursor }))
+}
+
+/// `GET /v1/dead-letters/{id}`
+pub(super) async fn show<S: Store>(State(api): State<Arc<Api<S>>>, Id(id): Id) -> Answer {
+    let letter = api.store.dead_letter(id).await?.ok_or_else(unknown)?;
+    Ok(super::json(StatusCode::OK, &DeadLetter::new(&letter)))
+}
+
+/// `POST /v1/dead-letters/{id}/replay`: the message again, to where it was sent, and forgotten once the broker has it.
+pub(super) async fn replay<S: Store>(State(api): State<Arc<Api<S>>>, Id(id): Id, body: Json) -> Answer {
+    Members::of(body)?.finish()?;
+    let letter = api.store.dead_letter(id).await?.ok_or_else(unknown)?;
+    // The broker closes the channel on a `user_id` that is not the one we are connected as.
+    let properties = Properties { user_id: None, ..letter.message.properties };
+    let message = Outgoing {
+        exchange: letter.message.exchange,
+        routing_key: letter.message.routing_key,
+        mandatory: true,
+        properties,
+        body: letter.message.body,
+    };
+    if !api.intake.publish(message).await {
+        return Err(Problem::unavailable("the broker did not take the message; the dead letter is kept", 5));
+    }
+    api.store.delete_dead_letter(id).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// `DELETE /v1/dead-letters/{id}`
+pub(super) async fn discard<S: Store>(State(api): State<Arc<Api<S>>>, Id(id): Id) -> Answer {
+    match api.store.delete_dead_letter(id).await? {
+        true => Ok(StatusCode::NO_CONTENT.into_response()),
+        false => Err(unknown()),
+    }
+}

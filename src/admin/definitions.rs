@@ -1,0 +1,201 @@
+//! What can be started, and reading it again.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::body::{Json, Members, Query};
+use super::problem::{Answer, Flaw, Kind, Problem};
+use super::view::At;
+use super::{Api, Page};
+use crate::core::definition::{Command, Definition, Events, KeyReuse, OnCompensationFailure, Priority};
+use crate::core::diagnostic::Severity;
+use crate::definitions::{File, Folder, LoadError, Pinned};
+use crate::store::Store;
+
+/// What a definition says, without its bodies and templates: those are in its source.
+#[derive(Serialize)]
+struct Summary<'a> {
+    name: &'a str,
+    revision: u32,
+    description: Option<&'a str>,
+    keyed: bool,
+    key_reuse: &'static str,
+    timeout: Option<String>,
+    /// Null where it is computed from the input.
+    priority: Option<u8>,
+    events: &'static str,
+    on_compensation_failure: &'static str,
+    input_schema: Option<&'a Value>,
+    steps: Vec<StepSummary<'a>>,
+}
+
+#[derive(Serialize)]
+struct StepSummary<'a> {
+    name: &'a str,
+    kind: &'static str,
+    after: Vec<&'a str>,
+    optional: bool,
+    conditional: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delay: Option<String>,
+    execute: CommandSummary<'a>,
+    compensate: Option<CommandSummary<'a>>,
+}
+
+#[derive(Serialize)]
+struct CommandSummary<'a> {
+    exchange: &'a str,
+    command: &'a str,
+    timeout: String,
+    attempts: u32,
+}
+
+impl<'a> Summary<'a> {
+    fn new(pinned: &'a Pinned) -> Summary<'a> {
+        let Definition { steps, .. } = &pinned.definition;
+        let definition = &pinned.definition;
+        let step = |step: &'a crate::core::definition::Step| StepSummary {
+            name: &step.name,
+            kind: "command",
+            after: step.after.iter().filter_map(|before| steps.get(*before)).map(|before| &*before.name).collect(),
+            optional: step.optional,
+            conditional: step.when.is_some(),
+            delay: (!step.delay.is_zero()).then(|| humantime::format_duration(step.delay).to_string()),
+            execute: CommandSummary::new(&step.execute),
+            compensate: step.compensate.as_ref().map(|compensate| CommandSummary::new(&compensate.command)),
+        };
+        Summary {
+            name: &definition.name,
+            revision: pinned.revision,
+            description: definition.description.as_deref(),
+            keyed: definition.key.is_some(),
+            key_reuse: match definition.key_reuse {
+                KeyReuse::Never => "never",
+                KeyReuse::AfterFailure => "after_failure",
+                KeyReuse::AfterEnd => "after_end",
+            },
+            timeout: definition.timeout.map(|timeout| humantime::format_duration(timeout).to_string()),
+            priority: match definition.priority {
+                Priority::Fixed(priority) => Some(priority),
+                Priority::Template(_) => None,
+            },
+            events: match definition.events {
+                Events::None => "none",
+                Events::Saga => "saga",
+                Events::Step => "step",
+            },
+            on_compensation_failure: match definition.on_compensation_failure {
+                OnCompensationFailure::Suspend => "suspend",
+                OnCompensationFailure::Continue => "continue",
+            },
+            input_schema: definition.input.as_ref().map(|schema| &schema.source),
+            steps: steps.iter().map(step).collect(),
+        }
+    }
+}
+
+impl<'a> CommandSummary<'a> {
+    fn new(command: &'a Command) -> CommandSummary<'a> {
+        CommandSummary {
+            exchange: &command.exchange,
+            command: &command.routing_key,
+            timeout: humantime::format_duration(command.timeout).to_string(),
+            attempts: command.retry.attempts,
+        }
+    }
+}
+
+/// `GET /v1/definitions`
+pub(super) async fn list<S: Store>(State(api): State<Arc<Api<S>>>, query: Query) -> Answer {
+    query.finish()?;
+    let all = api.definitions.all();
+    let items = all.iter().map(|pinned| Summary::new(pinned)).collect();
+    Ok(super::json(StatusCode::OK, &Page { items, next_cursor: None }))
+}
+
+/// `GET /v1/definitions/{name}`: with its text and all revisions that were ever current.
+pub(super) async fn show<S: Store>(State(api): State<Arc<Api<S>>>, name: Option<Path<String>>) -> Answer {
+    let name = name.map(|Path(name)| name).unwrap_or_default();
+    let unknown = || Problem::new(Kind::UnknownDefinition, format!("there is no definition `{name}`"));
+    let pinned = api.definitions.current(&name).ok_or_else(unknown)?;
+
+    #[derive(Serialize)]
+    struct Shown<'a> {
+        #[serde(flatten)]
+        summary: Summary<'a>,
+        source: Source<'a>,
+        revisions: Vec<Revision>,
+    }
+    #[derive(Serialize)]
+    struct Source<'a> {
+        toml: &'a str,
+        schema: Option<&'a str>,
+    }
+    #[derive(Serialize)]
+    struct Revision {
+        revision: u32,
+        since: At,
+    }
+
+    let kept = api.store.revisions(&name).await?;
+    let revisions = kept.into_iter().map(|(revision, since)| Revision { revision, since: At(since) }).collect();
+    let source = Source { toml: &pinned.source.toml, schema: pinned.source.schema.as_deref() };
+    Ok(super::json(StatusCode::OK, &Shown { summary: Summary::new(&pinned), source, revisions }))
+}
+
+/// `POST /v1/definitions/reload`: what changed, or every error, and then nothing changed.
+pub(super) async fn reload<S: Store>(State(api): State<Arc<Api<S>>>, body: Json) -> Answer {
+    Members::of(body)?.finish()?;
+    match api.definitions.reload().await {
+        Ok((changes, folder)) => {
+            let mut answer = json!(changes);
+            answer["warnings"] = diagnostics(&folder, Severity::Warning).into();
+            Ok(super::json(StatusCode::OK, &answer))
+        }
+        Err(LoadError::Store(error)) => Err(error.into()),
+        Err(LoadError::Files(folder)) => {
+            let errors = diagnostics(&folder, Severity::Error);
+            let detail = format!("{} errors in the definitions; what was loaded before stays in use", errors.len());
+            let flaw = |error: &Value| Flaw {
+                pointer: None,
+                parameter: None,
+                detail: error["text"].as_str().unwrap_or_default().to_owned(),
+            };
+            let flaws = errors.iter().map(flaw).collect();
+            let problem = Problem::new(Kind::InvalidDefinitions, detail).with_errors(flaws);
+            Err(problem.with("diagnostics", errors.into()))
+        }
+    }
+}
+
+fn diagnostics(folder: &Folder, severity: Severity) -> Vec<Value> {
+    let of_file = |file: &File| {
+        let of_severity = file.diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity);
+        let shown = of_severity.map(|diagnostic| {
+            let path = file.path.display().to_string();
+            let (line, column) = place(&file.text, diagnostic.span.start);
+            json!({
+                "file": path,
+                "line": line,
+                "column": column,
+                "code": diagnostic.code,
+                "message": diagnostic.message,
+                "help": diagnostic.help,
+                "text": format!("{path}:{line}:{column}: {}", diagnostic.message),
+            })
+        });
+        shown.collect::<Vec<_>>()
+    };
+    folder.files.iter().flat_map(of_file).collect()
+}
+
+/// Line and column, from 1, columns in characters.
+fn place(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
+    let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
+    (before.matches('\n').count() + 1, column)
+}

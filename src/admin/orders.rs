@@ -1,0 +1,104 @@
+//! Operators' orders. Each answers with the saga as it is afterwards.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::{StatusCode, request::Parts};
+use serde_json::Value;
+
+use super::body::{Json, Members, non_empty, text};
+use super::problem::{Answer, Kind, Problem};
+use super::sagas::Id;
+use super::{Actor, Api};
+use crate::core::entry::Resolution;
+use crate::core::id::SagaId;
+use crate::core::input::Order;
+use crate::store::Store;
+
+/// A step's name in the path.
+pub(super) struct StepName(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for StepName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<StepName, Problem> {
+        let unknown = || Problem::new(Kind::UnknownStep, "the path has no step's name in it");
+        let path = Path::<Vec<(String, String)>>::from_request_parts(parts, state).await.map_err(|_| unknown())?;
+        path.0.into_iter().find(|(name, _)| name == "step").map(|(_, step)| StepName(step)).ok_or_else(unknown)
+    }
+}
+
+/// `POST /v1/sagas/{id}/cancel`
+pub(super) async fn cancel<S: Store>(api: State<Arc<Api<S>>>, actor: Actor, Id(id): Id, body: Json) -> Answer {
+    let reason = only_reason(body)?;
+    carry_out(&api, actor, id, Order::Cancel { reason }).await
+}
+
+/// `POST /v1/sagas/{id}/suspend`
+pub(super) async fn suspend<S: Store>(api: State<Arc<Api<S>>>, actor: Actor, Id(id): Id, body: Json) -> Answer {
+    let reason = only_reason(body)?;
+    carry_out(&api, actor, id, Order::Suspend { reason }).await
+}
+
+/// `POST /v1/sagas/{id}/resume`
+pub(super) async fn resume<S: Store>(api: State<Arc<Api<S>>>, actor: Actor, Id(id): Id, body: Json) -> Answer {
+    let reason = only_reason(body)?;
+    carry_out(&api, actor, id, Order::Resume { reason }).await
+}
+
+/// `POST /v1/sagas/{id}/steps/{step}/retry`
+pub(super) async fn retry<S: Store>(
+    api: State<Arc<Api<S>>>,
+    actor: Actor,
+    Id(id): Id,
+    StepName(step): StepName,
+    body: Json,
+) -> Answer {
+    let reason = only_reason(body)?;
+    carry_out(&api, actor, id, Order::Retry { step, reason }).await
+}
+
+/// `POST /v1/sagas/{id}/steps/{step}/resolve`
+pub(super) async fn resolve<S: Store>(
+    api: State<Arc<Api<S>>>,
+    actor: Actor,
+    Id(id): Id,
+    StepName(step): StepName,
+    body: Json,
+) -> Answer {
+    let mut members = Members::of(body)?;
+    let outcome = members.required("outcome", resolution);
+    let reply = members.optional("reply", Ok);
+    let reason = members.required("reason", non_empty);
+    if reply.is_some() && matches!(outcome, Some(Resolution::Failed | Resolution::GivenUp)) {
+        members.flaw("reply", "goes with the outcomes succeeded and compensated only".into());
+    }
+    members.finish()?;
+    let (Some(outcome), Some(reason)) = (outcome, reason) else {
+        return Err(Problem::new(Kind::InvalidBody, "`outcome` and `reason` are needed"));
+    };
+    let reply = reply.unwrap_or(Value::Null);
+    carry_out(&api, actor, id, Order::Resolve { step, outcome, reply, reason }).await
+}
+
+fn resolution(value: Value) -> Result<Resolution, String> {
+    match value.as_str() {
+        Some("succeeded") => Ok(Resolution::Succeeded),
+        Some("failed") => Ok(Resolution::Failed),
+        Some("compensated") => Ok(Resolution::Compensated),
+        Some("given_up") => Ok(Resolution::GivenUp),
+        _ => Err("must be succeeded, failed, compensated or given_up".into()),
+    }
+}
+
+fn only_reason(body: Json) -> Result<Option<String>, Problem> {
+    let mut members = Members::of(body)?;
+    let reason = members.optional("reason", text);
+    members.finish()?;
+    Ok(reason)
+}
+
+async fn carry_out<S: Store>(api: &Api<S>, Actor(actor): Actor, id: SagaId, order: Order) -> Answer {
+    api.intake.order(id, &actor, order).await.map_err(Problem::refused)?;
+    Ok(super::json(StatusCode::OK, &api.saga(id).await?.view()))
+}

@@ -1,0 +1,125 @@
+//! The listener: connections with bounds on how many, how slow and how large, and an orderly end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Http;
+
+/// Connections at a time; more wait to be accepted.
+const CONNECTIONS: usize = 1024;
+
+/// How long the head of a request may take to come, and how long a connection may be idle between two.
+const HEAD_PATIENCE: Duration = Duration::from_secs(15);
+
+/// The largest head of a request, in bytes.
+const LARGEST_HEAD: usize = 64 << 10;
+
+/// After an error to accept (out of file descriptors, say), so that it does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the listener can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The address is in use, not ours, or forbidden.
+    #[error("can't listen on {address} (http.listen): {error}")]
+    Address {
+        /// As configured.
+        address: SocketAddr,
+        /// What the system says.
+        error: std::io::Error,
+    },
+}
+
+/// A listener that serves HTTP.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Listens as configured, so that what is wrong with it shows before anything is started.
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub async fn bind(config: &Http) -> Result<Server, BindError> {
+        let failed = |error| BindError::Address { address: config.listen, error };
+        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Server { listener, address })
+    }
+
+    /// Where it listens: the port is the system's choice where 0 is configured.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stopping` is cancelled, and then until every request in hand is answered.
+    pub async fn serve(self, router: Router, stopping: CancellationToken) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let connections = TaskTracker::new();
+        loop {
+            let place = tokio::select! {
+                Ok(place) = Arc::clone(&places).acquire_owned() => place,
+                () = stopping.cancelled() => break,
+            };
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                () = stopping.cancelled() => break,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    // Answers are small and awaited.
+                    let _ = stream.set_nodelay(true);
+                    let connection = converse(stream, router.clone(), stopping.clone());
+                    connections.spawn(async move {
+                        connection.await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "an HTTP connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(self.listener);
+        connections.close();
+        connections.wait().await;
+    }
+}
+
+/// One connection from its first request to its last.
+async fn converse<I>(stream: I, router: Router, stopping: CancellationToken)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .max_buf_size(LARGEST_HEAD)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    let outcome = tokio::select! {
+        outcome = connection.as_mut() => outcome,
+        () = stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = outcome {
+        // The client went away, was too slow or does not speak HTTP: nothing that an operator should act on.
+        tracing::debug!(%error, "an HTTP connection broke");
+    }
+}
