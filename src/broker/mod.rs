@@ -1,5 +1,6 @@
 //! The broker: what sagad needs of one, and RabbitMQ behind it.
 
+pub mod amqp;
 pub mod message;
 pub mod names;
 pub mod publisher;

@@ -25,6 +25,11 @@ impl Names {
         format!("{}.{}", self.prefix, inbox.as_str())
     }
 
+    /// The inbox whose queue this is.
+    pub fn inbox(&self, queue: &str) -> Option<Inbox> {
+        Inbox::ALL.into_iter().find(|inbox| self.queue(*inbox) == queue)
+    }
+
     /// Direct: inputs of starts, by the definition's name.
     pub fn start_exchange(&self) -> String {
         format!("{}.start", self.prefix)

@@ -1,0 +1,392 @@
+//! Messages out, in batches, each batch settled before the next: confirmed, returned or refused.
+//!
+//! What is in flight lives outside the epoch, so that what a broken link left unconfirmed is published again in the next one, before
+//! anything newer.
+
+use std::collections::HashSet;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use lapin::message::BasicReturnMessage;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{Channel, Confirmation, Connection, ErrorKind};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::End;
+use super::connect::{REPLY_TIMEOUT, describe, open_channel};
+use super::convert::{Encoded, outgoing};
+use crate::broker::message::{Outgoing, Publication, Published};
+use crate::broker::publisher::Publications;
+
+/// Messages published before their confirms are awaited. Enough that the round trip costs nothing, and a batch is still done in a few
+/// milliseconds.
+const BATCH: usize = 512;
+
+/// How long a batch may take on a broker that is not blocked.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Exchanges remembered as bad; past it, it is cheaper to find out again.
+const MAX_SUSPECTS: usize = 1000;
+
+/// How often a channel may be found closed over one batch without a word from the broker.
+const MAX_UNEXPLAINED: u32 = 3;
+
+/// What has been handed over to publish, across epochs.
+pub(super) struct Outbound {
+    publications: Publications,
+    published: mpsc::Sender<Vec<Published>>,
+    taken: Vec<Publication>,
+    /// The batch, in order.
+    flight: Vec<Slot>,
+}
+
+/// One message of the batch.
+struct Slot {
+    publication: Publication,
+    fate: Option<Fate>,
+}
+
+/// What became of a message.
+#[derive(Clone, Debug, PartialEq)]
+enum Fate {
+    Confirmed,
+    Returned(String),
+    Refused,
+}
+
+/// Why a round of publishing did not settle all of its messages.
+enum Trouble {
+    /// The broker closed the channel over one of them.
+    Channel {
+        code: u16,
+        text: String,
+    },
+    /// The channel was closed before, over nobody knows what.
+    Stale,
+    Over(End),
+}
+
+impl Outbound {
+    pub(super) fn new(publications: Publications, published: mpsc::Sender<Vec<Published>>) -> Outbound {
+        Outbound { publications, published, taken: Vec::with_capacity(BATCH), flight: Vec::with_capacity(BATCH) }
+    }
+
+    /// Publishes until the link breaks, until what is waiting is published after `stop`, or until the batch is settled after `over`.
+    pub(super) async fn run(
+        &mut self,
+        connection: &Connection,
+        blocked: watch::Receiver<bool>,
+        stop: &CancellationToken,
+        over: &CancellationToken,
+    ) -> End {
+        let mut lane = match Lane::open(connection, blocked).await {
+            Ok(lane) => lane,
+            Err(end) => return end,
+        };
+        while !over.is_cancelled() {
+            if self.flight.is_empty() && !self.fill(stop, over).await {
+                return End::Stopped;
+            }
+            if let Err(end) = lane.settle(&mut self.flight).await {
+                return end;
+            }
+            self.report().await;
+        }
+        End::Stopped
+    }
+
+    /// Takes what is waiting; false once nothing is and nothing will be.
+    async fn fill(&mut self, stop: &CancellationToken, over: &CancellationToken) -> bool {
+        let taken = tokio::select! {
+            biased;
+            taken = self.publications.recv_many(&mut self.taken, BATCH) => taken,
+            () = stop.cancelled() => 0,
+            () = over.cancelled() => 0,
+        };
+        if taken == 0 && !stop.is_cancelled() && !over.is_cancelled() {
+            // Nobody is left who could publish; acknowledging goes on until it is told to stop.
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = over.cancelled() => {}
+            }
+        }
+        self.flight.extend(self.taken.drain(..).map(|publication| Slot { publication, fate: None }));
+        !self.flight.is_empty()
+    }
+
+    /// Tells what became of the batch, and makes room for the next.
+    async fn report(&mut self) {
+        let told = self.flight.iter().any(|slot| slot.publication.outbox.is_some());
+        // The place is taken first: from here on nothing can interrupt.
+        let permit = if told { self.published.reserve().await.ok() } else { None };
+        let publications = &self.publications;
+        let outcomes: Vec<Published> = self
+            .flight
+            .drain(..)
+            .filter_map(|Slot { publication, fate }| {
+                publications.done(&publication);
+                tell(publication, fate?)
+            })
+            .collect();
+        if let Some(permit) = permit {
+            permit.send(outcomes);
+        }
+    }
+}
+
+/// Tells whoever waits for this message alone; what the outbox must know is left.
+fn tell(publication: Publication, fate: Fate) -> Option<Published> {
+    let Publication { outbox, message, confirmed } = publication;
+    if let (Fate::Confirmed, Some(confirmed)) = (&fate, confirmed) {
+        // Who waited may have given up.
+        let _ = confirmed.send(());
+    }
+    let outbox = outbox?;
+    Some(match fate {
+        Fate::Confirmed => Published::Confirmed(outbox),
+        Fate::Returned(text) => Published::Returned { outbox, message, text },
+        Fate::Refused => Published::Refused { outbox, message },
+    })
+}
+
+/// The channel to publish on, and what has been learnt of the broker in this epoch.
+struct Lane<'a> {
+    connection: &'a Connection,
+    channel: Channel,
+    blocked: watch::Receiver<bool>,
+    /// Exchanges over which the broker closed the channel. What goes to one of them is published after all else, so that it takes nothing with it if
+    /// it does so again.
+    suspects: HashSet<String>,
+}
+
+impl<'a> Lane<'a> {
+    async fn open(connection: &'a Connection, blocked: watch::Receiver<bool>) -> Result<Lane<'a>, End> {
+        let channel = confirming_channel(connection).await?;
+        Ok(Lane { connection, channel, blocked, suspects: HashSet::new() })
+    }
+
+    /// Publishes until every message has its fate. Each round settles at least one message, or ends the epoch.
+    async fn settle(&mut self, flight: &mut [Slot]) -> Result<(), End> {
+        let mut unexplained = 0;
+        loop {
+            let open: Vec<usize> = (0..flight.len()).filter(|at| flight[*at].fate.is_none()).collect();
+            if open.is_empty() {
+                return Ok(());
+            }
+            let trusted = |at: &usize| !self.suspects.contains(&flight[*at].publication.message.exchange);
+            let (good, bad): (Vec<usize>, Vec<usize>) = open.into_iter().partition(trusted);
+            let round = if good.is_empty() { bad } else { good };
+            match self.round(flight, &round).await {
+                Ok(()) => {}
+                Err(Trouble::Stale) if unexplained < MAX_UNEXPLAINED => {
+                    unexplained += 1;
+                    self.reopen().await?;
+                }
+                Err(Trouble::Stale) => return Err(End::Lost("the broker keeps closing the channel".to_owned())),
+                Err(Trouble::Channel { code, text }) => {
+                    self.reopen().await?;
+                    self.blame(flight, &round, code, &text).await?;
+                }
+                Err(Trouble::Over(end)) => return Err(end),
+            }
+        }
+    }
+
+    async fn reopen(&mut self) -> Result<(), End> {
+        self.channel = confirming_channel(self.connection).await?;
+        Ok(())
+    }
+
+    /// Finds out whose fault it was that the channel was closed.
+    async fn blame(&mut self, flight: &mut [Slot], round: &[usize], code: u16, text: &str) -> Result<(), End> {
+        if code == 404 {
+            let mut found = false;
+            for at in round {
+                let slot = &mut flight[*at];
+                let exchange = &slot.publication.message.exchange;
+                if slot.fate.is_none() && text.contains(&format!("no exchange '{exchange}' in vhost")) {
+                    self.suspects.insert(exchange.clone());
+                    slot.fate = Some(Fate::Returned(text.to_owned()));
+                    found = true;
+                }
+            }
+            if found {
+                self.forget_some();
+                return Ok(());
+            }
+        }
+        // The text names nobody: a permission, a property, a name too long for the text. Alone, each answers for itself.
+        for at in round {
+            if flight[*at].fate.is_some() {
+                continue;
+            }
+            match self.round(flight, &[*at]).await {
+                Ok(()) => {}
+                Err(Trouble::Over(end)) => return Err(end),
+                Err(Trouble::Stale) => self.reopen().await?,
+                Err(Trouble::Channel { text, .. }) => {
+                    self.suspects.insert(flight[*at].publication.message.exchange.clone());
+                    flight[*at].fate = Some(Fate::Returned(text));
+                    self.reopen().await?;
+                }
+            }
+        }
+        self.forget_some();
+        Ok(())
+    }
+
+    fn forget_some(&mut self) {
+        if self.suspects.len() > MAX_SUSPECTS {
+            self.suspects.clear();
+        }
+    }
+
+    /// Publishes the messages of `round` and waits for all their confirms. Sets the fate of those that have one, also when others do not.
+    async fn round(&mut self, flight: &mut [Slot], round: &[usize]) -> Result<(), Trouble> {
+        let frame_max = self.connection.configuration().frame_max();
+        let mut sent = Vec::with_capacity(round.len());
+        for at in round {
+            let slot = &mut flight[*at];
+            match outgoing(&slot.publication.message, frame_max) {
+                Ok(encoded) => {
+                    let mut sending: Sending<'_> =
+                        Box::pin(send(&self.channel, Arc::clone(&slot.publication.message), encoded));
+                    // The first poll puts the frames in line, so that they are sent in order; the rest is awaited below.
+                    let first = std::future::poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await;
+                    sent.push((*at, sending, first));
+                }
+                Err(text) => slot.fate = Some(Fate::Returned(text)),
+            }
+        }
+        let mut answers = Answers::default();
+        for (at, sending, first) in sent {
+            let answer = match first {
+                Poll::Ready(answer) => answer,
+                Poll::Pending => match patiently(sending, &mut self.blocked).await {
+                    Some(answer) => answer,
+                    None => {
+                        let seconds = CONFIRM_TIMEOUT.as_secs();
+                        answers.trouble =
+                            Some(Trouble::Over(End::Lost(format!("the broker does not confirm within {seconds} s"))));
+                        break;
+                    }
+                },
+            };
+            answers.take(at, answer);
+        }
+        answers.settle(flight)
+    }
+}
+
+type Sending<'a> = Pin<Box<dyn Future<Output = lapin::Result<Confirmation>> + Send + 'a>>;
+
+/// Publishes and awaits the confirm.
+async fn send(channel: &Channel, message: Arc<Outgoing>, encoded: Encoded) -> lapin::Result<Confirmation> {
+    let Encoded { exchange, routing_key, properties } = encoded;
+    let options = BasicPublishOptions { mandatory: message.mandatory, immediate: false };
+    channel.basic_publish(exchange, routing_key, options, &message.body, properties).await?.await
+}
+
+/// Awaits for so long as the broker may take; while it blocks us, for ever.
+async fn patiently<F: Future + Unpin>(mut future: F, blocked: &mut watch::Receiver<bool>) -> Option<F::Output> {
+    loop {
+        if let Ok(output) = tokio::time::timeout(CONFIRM_TIMEOUT, &mut future).await {
+            return Some(output);
+        }
+        let changed = blocked.has_changed().unwrap_or(false);
+        if !*blocked.borrow_and_update() && !changed {
+            return None;
+        }
+    }
+}
+
+async fn confirming_channel(connection: &Connection) -> Result<Channel, End> {
+    let channel = open_channel(connection).await?;
+    match tokio::time::timeout(REPLY_TIMEOUT, channel.confirm_select(ConfirmSelectOptions::default())).await {
+        Ok(Ok(())) => Ok(channel),
+        Ok(Err(error)) => Err(End::Lost(describe(&error))),
+        Err(_) => Err(End::Lost("the broker does not confirm that it will confirm".to_owned())),
+    }
+}
+
+/// All that a round's confirms said.
+#[derive(Default)]
+struct Answers {
+    acked: Vec<usize>,
+    nacked: Vec<usize>,
+    /// lapin hands a returned message to whichever confirm comes next.
+    returned: Vec<BasicReturnMessage>,
+    trouble: Option<Trouble>,
+}
+
+impl Answers {
+    fn take(&mut self, at: usize, answer: lapin::Result<Confirmation>) {
+        match answer {
+            Ok(Confirmation::Ack(returned)) => {
+                self.acked.push(at);
+                self.returned.extend(returned);
+            }
+            Ok(Confirmation::Nack(returned)) => {
+                self.nacked.push(at);
+                self.returned.extend(returned);
+            }
+            Ok(Confirmation::NotRequested) => {
+                self.trouble = Some(Trouble::Over(End::Lost("the channel does not confirm".to_owned())));
+            }
+            Err(error) => self.note(&error),
+        }
+    }
+
+    /// Of all errors of a round the one that says most is kept: once a channel is closed, most only say that it is.
+    fn note(&mut self, error: &lapin::Error) {
+        let trouble = match error.kind() {
+            ErrorKind::ProtocolError(why) if error.is_amqp_soft_error() => {
+                Trouble::Channel { code: why.get_id(), text: why.get_message().to_string() }
+            }
+            ErrorKind::InvalidChannelState(..) | ErrorKind::InvalidChannel(_) => Trouble::Stale,
+            _ => Trouble::Over(End::Lost(describe(error))),
+        };
+        let says_more = match &self.trouble {
+            None | Some(Trouble::Stale) => true,
+            Some(Trouble::Channel { .. }) => matches!(trouble, Trouble::Over(_)),
+            Some(Trouble::Over(_)) => false,
+        };
+        if says_more {
+            self.trouble = Some(trouble);
+        }
+    }
+
+    fn settle(self, flight: &mut [Slot]) -> Result<(), Trouble> {
+        for at in &self.nacked {
+            flight[*at].fate = Some(Fate::Refused);
+        }
+        // A return that waited for its confirm is lost with the channel. It can only be that of an acked message if other returns came.
+        let sure = self.trouble.is_none() || self.returned.is_empty();
+        for at in &self.acked {
+            let slot = &mut flight[*at];
+            if sure || !slot.publication.message.mandatory {
+                slot.fate = Some(Fate::Confirmed);
+            }
+        }
+        for returned in &self.returned {
+            let text = format!("{} {}", returned.reply_code, returned.reply_text);
+            for slot in flight.iter_mut().filter(|slot| is_returned(&slot.publication.message, returned)) {
+                slot.fate = Some(Fate::Returned(text.clone()));
+            }
+        }
+        self.trouble.map_or(Ok(()), Err)
+    }
+}
+
+/// Whether `message` is the one that came back. Messages of one batch that are equal in all this have one fate.
+fn is_returned(message: &Outgoing, returned: &BasicReturnMessage) -> bool {
+    let id = returned.properties.message_id().as_ref().map(|id| id.as_str());
+    message.mandatory
+        && message.properties.message_id.as_deref() == id
+        && message.routing_key == returned.routing_key.as_str()
+        && message.exchange == returned.exchange.as_str()
+        && (id.is_some() || message.body == returned.data)
+}
