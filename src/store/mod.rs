@@ -1,5 +1,18 @@
 //! Where sagas live: a small trait, and two databases behind one set of statements.
 
+mod claims;
+mod codes;
+mod commit;
+mod dialect;
+mod lanes;
+mod listing;
+mod open;
+mod parts;
+mod session;
+pub mod sql;
+mod statement;
+mod text;
+
 use std::future::Future;
 use std::sync::Arc;
 
@@ -11,6 +24,8 @@ use crate::broker::message::{Incoming, Outgoing};
 use crate::core::id::SagaId;
 use crate::core::saga::Status;
 use crate::core::time::Time;
+
+pub use open::{OpenError, Opening};
 
 /// What the engine and the API need of a database.
 pub trait Store: Clone + Send + Sync + 'static {

@@ -1,0 +1,4 @@
+//! Tests against real services: databases, RabbitMQ, processes.
+
+mod postgres;
+mod store;
