@@ -632,7 +632,7 @@ impl<'a> Transition<'a> {
         match (&self.command(step, action).priority, action) {
             (Some(Priority::Fixed(priority)), _) => Ok(*priority),
             (Some(Priority::Template(template)), _) => {
-                as_priority(&template.render(scope)?).map_err(|message| TemplateError { message, span: None })
+                as_priority(&template.render(scope)?).map_err(TemplateError::new)
             }
             (None, Action::Execute) => Ok(self.saga.priority),
             (None, Action::Compensate) => Ok(HIGHEST_PRIORITY),

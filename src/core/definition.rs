@@ -21,6 +21,8 @@ pub struct Definition {
     pub timeout: Option<Duration>,
     /// AMQP priority of its commands, unless a step says otherwise.
     pub priority: Priority,
+    /// How long it is kept once it has ended; `None`: as the configuration says.
+    pub retention: Option<Duration>,
     /// Which lifecycle events it publishes.
     pub events: Events,
     /// What follows the last attempt of a compensation.

@@ -75,17 +75,29 @@ pub struct Reference {
 
 /// Why a template can't be compiled or rendered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
+#[error("{message}{}{help}", if help.is_empty() { "" } else { "; " })]
 pub struct TemplateError {
     /// For a person.
     pub message: String,
+    /// How to mend it; empty where nothing in particular helps.
+    pub help: String,
     /// Where, if that is known: bytes of the template's source.
     pub span: Option<Range<usize>>,
 }
 
 impl TemplateError {
-    fn new(message: impl Into<String>) -> TemplateError {
-        TemplateError { message: message.into(), span: None }
+    /// An error without a place.
+    pub fn new(message: impl Into<String>) -> TemplateError {
+        TemplateError { message: message.into(), help: String::new(), span: None }
+    }
+
+    fn help(self, help: impl Into<String>) -> TemplateError {
+        TemplateError { help: help.into(), ..self }
+    }
+
+    /// Unless it has a place already.
+    fn at(self, span: Range<usize>) -> TemplateError {
+        TemplateError { span: self.span.or(Some(span)), ..self }
     }
 }
 
@@ -97,7 +109,7 @@ impl From<minijinja::Error> for TemplateError {
 
 impl From<TemplateError> for minijinja::Error {
     fn from(error: TemplateError) -> minijinja::Error {
-        minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, error.message)
+        minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, error.to_string())
     }
 }
 

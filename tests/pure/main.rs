@@ -1,3 +1,4 @@
 //! Tests that need no services.
 
+mod definitions;
 mod templates;

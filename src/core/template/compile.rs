@@ -9,10 +9,9 @@ use minijinja::machinery::{Span, parse, parse_expr};
 use minijinja::syntax::SyntaxConfig;
 
 use super::builtins::{BUILTINS, FUNCTIONS};
-use super::path::{Path, ROOTS, Segment, chain, unknown_root};
+use super::path::{Path, ROOTS, Segment, chain, did_you_mean, unknown_root};
 use super::program::{Program, keep};
 use super::{Reference, TemplateError};
-use crate::core::diagnostic::nearest;
 
 /// A template longer than this is no template.
 const MAX_SOURCE: usize = 64 * 1024;
@@ -87,8 +86,8 @@ pub(super) fn template(source: &str) -> Result<(Form, Vec<Reference>), TemplateE
 pub(super) fn expression(source: &str) -> Result<(Term, Vec<Reference>), TemplateError> {
     checked_length(source)?;
     if source.contains("{{") || source.contains("{%") {
-        let message = "this is an expression already: write it without `{{` and `}}`";
-        return Err(TemplateError { message: message.into(), span: Some(0..source.len()) });
+        let error = TemplateError::new("this is an expression already");
+        return Err(error.help("write it without `{{` and `}}`").at(0..source.len()));
     }
     let mut plain = Plain::default();
     if let Some(path) = plain.path(&parse_expr(source).map_err(syntax_error(source))?)? {
@@ -110,7 +109,8 @@ fn checked_length(source: &str) -> Result<(), TemplateError> {
 fn syntax_error(source: &str) -> impl Fn(minijinja::Error) -> TemplateError {
     move |error| {
         let span = error.range().map(|range| range.start.min(source.len())..range.end.min(source.len()));
-        TemplateError { span, ..error.into() }
+        let help = "look at the brackets and quotes: `{{ input.order_id }}`, `{{ steps.pay.reply.id | upper }}`";
+        TemplateError { span, ..TemplateError::from(error).help(help) }
     }
 }
 
@@ -118,12 +118,8 @@ fn bytes(span: Span) -> Range<usize> {
     span.start_offset as usize..span.end_offset as usize
 }
 
-fn at<T>(span: Span, result: Result<T, TemplateError>) -> Result<T, TemplateError> {
-    result.map_err(|error| TemplateError { span: error.span.or(Some(bytes(span))), ..error })
-}
-
-fn wrong(span: Span, message: impl Into<String>) -> TemplateError {
-    TemplateError { message: message.into(), span: Some(bytes(span)) }
+fn wrong(span: Span, message: impl Into<String>, help: impl Into<String>) -> TemplateError {
+    TemplateError::new(message).help(help).at(bytes(span))
 }
 
 /// Reads trees of nothing but text and paths.
@@ -154,7 +150,7 @@ impl Plain {
     fn path(&mut self, expr: &Expr<'_>) -> Result<Option<Path>, TemplateError> {
         let Some((root, start, segments)) = chain(expr) else { return Ok(None) };
         let span = start as usize..expr.span().end_offset as usize;
-        let path = Path::new(root, segments).map_err(|error| TemplateError { span: Some(span.clone()), ..error })?;
+        let path = Path::new(root, segments).map_err(|error| error.at(span.clone()))?;
         self.references.push(Reference { path: path.words(), span });
         Ok(Some(path))
     }
@@ -197,7 +193,7 @@ impl Compiler {
                 let target = self.target(&set.target)?;
                 return Ok(Piece::Set { target, value });
             }
-            Stmt::Template(it) => return Err(wrong(it.span(), "a template inside a template")),
+            Stmt::Template(it) => return Err(wrong(it.span(), "a template inside a template", "take it out")),
             Stmt::ForLoop(it) => ("for … recursive", it.span()),
             Stmt::WithBlock(it) => ("with", it.span()),
             Stmt::SetBlock(it) => ("set … endset", it.span()),
@@ -205,7 +201,7 @@ impl Compiler {
             Stmt::FilterBlock(it) => ("filter", it.span()),
             Stmt::Do(it) => ("do", it.span()),
         };
-        Err(wrong(span, format!("there is no `{block}` block here; there are `if`, `for` and `set`")))
+        Err(wrong(span, format!("there is no `{block}` block"), "there are `if`, `for` and `set`"))
     }
 
     fn condition(&mut self, cond: &IfCond<'static>) -> Result<Piece, TemplateError> {
@@ -234,7 +230,11 @@ impl Compiler {
             Expr::Tuple(tuple) => &tuple.items,
             Expr::List(list) => &list.items,
             other => {
-                return Err(wrong(other.span(), "only a name, or several with commas between, can be given a value"));
+                return Err(wrong(
+                    other.span(),
+                    "this can't be given a value",
+                    "write a name, or several with commas between",
+                ));
             }
         };
         let names = names.iter().map(|name| match name {
@@ -242,7 +242,7 @@ impl Compiler {
                 self.locals.push(var.id);
                 Ok(var.id.into())
             }
-            other => Err(wrong(other.span(), "expected a name")),
+            other => Err(wrong(other.span(), "expected a name", "write names with commas between")),
         });
         names.collect::<Result<_, _>>().map(Target::Tuple)
     }
@@ -251,7 +251,10 @@ impl Compiler {
         self.check(expr)?;
         match chain(expr) {
             Some((root, _, segments)) if !self.locals.contains(&root) => Ok(Term::Path(Path::new(root, segments)?)),
-            _ => at(expr.span(), Program::new(expr, self.source, &self.locals)).map(Term::Program),
+            _ => match Program::new(expr, self.source, &self.locals) {
+                Ok(program) => Ok(Term::Program(program)),
+                Err(error) => Err(error.at(bytes(expr.span()))),
+            },
         }
     }
 
@@ -271,7 +274,7 @@ impl Compiler {
                 let constant = op.left.as_const().zip(op.right.as_const());
                 let grows = constant.is_some_and(|(left, right)| left.len().or(right.len()).is_some());
                 if matches!(op.op, BinOpKind::Mul) && grows {
-                    return Err(wrong(op.span(), "write the repeated text out"));
+                    return Err(wrong(op.span(), "a constant repeated", "write it out"));
                 }
                 Ok(())
             }
@@ -302,7 +305,8 @@ impl Compiler {
                     _ => {
                         return Err(wrong(
                             slice.span(),
-                            "a slice can step by a positive number, or be reversed by `[::-1]`",
+                            "no slice can step like this",
+                            "step by a positive number, or reverse with `[::-1]`",
                         ));
                     }
                 }
@@ -315,13 +319,13 @@ impl Compiler {
                 }
                 Expr::GetAttr(method) => {
                     let name = method.name;
-                    let hint = match BUILTINS.filters.contains(&name) {
-                        true => format!("; there is a filter: write `… | {name}`"),
-                        false => String::new(),
+                    let help = match BUILTINS.filters.contains(&name) {
+                        true => format!("there is a filter: write `… | {name}`"),
+                        false => format!("there are filters: {}", BUILTINS.filters.join(", ")),
                     };
-                    Err(wrong(call.span(), format!("values have no methods, so no `{name}()`{hint}")))
+                    Err(wrong(call.span(), format!("values have no methods, so no `{name}()`"), help))
                 }
-                _ => Err(wrong(call.span(), "this is no function")),
+                _ => Err(wrong(call.span(), "this is no function", "the only function is `range`")),
             },
         }
     }
@@ -343,7 +347,7 @@ impl Compiler {
             return Ok(());
         }
         let path = if ROOTS.contains(&root) { Path::new(root, segments) } else { Err(unknown_root(root)) };
-        let path = path.map_err(|error| TemplateError { span: Some(span.clone()), ..error })?;
+        let path = path.map_err(|error| error.at(span.clone()))?;
         self.references.push(Reference { path: path.words(), span });
         Ok(())
     }
@@ -353,9 +357,7 @@ fn known(span: Span, what: &str, name: &str, all: &[&'static str]) -> Result<(),
     if all.contains(&name) {
         return Ok(());
     }
-    let hint = match nearest(name, all.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("there are {}", all.join(", ")),
-    };
-    Err(wrong(span, format!("unknown {what} `{name}`: {hint}")))
+    let hint = did_you_mean(name, all.iter().copied());
+    let help = hint.unwrap_or_else(|| format!("there are {}", all.join(", ")));
+    Err(wrong(span, format!("unknown {what} `{name}`"), help))
 }

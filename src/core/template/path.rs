@@ -126,7 +126,7 @@ impl Path {
     fn step(mut segments: impl Iterator<Item = Segment>) -> Result<Path, TemplateError> {
         const HELP: &str = "write `steps.NAME.reply` or `steps.NAME.status`";
         let Some(Segment::Key(step)) = segments.next() else {
-            return Err(TemplateError::new(format!("`steps` needs the name of a step: {HELP}")));
+            return Err(TemplateError::new("`steps` needs the name of a step").help(HELP));
         };
         match segments.next() {
             Some(Segment::Key(what)) if what == "reply" => {
@@ -134,13 +134,14 @@ impl Path {
             }
             Some(Segment::Key(what)) if what == "status" => match segments.next() {
                 None => Ok(Path::Status { step: step.into() }),
-                Some(_) => Err(TemplateError::new(format!("`steps.{step}.status` is a string: nothing is below it"))),
+                Some(_) => Err(TemplateError::new(format!("`steps.{step}.status` is a string"))
+                    .help("nothing is below it: end with `status`")),
             },
             Some(other) => {
                 let other = other.word().into_owned();
-                Err(TemplateError::new(format!("a step has a `reply` and a `status`, but no `{other}`: {HELP}")))
+                Err(TemplateError::new(format!("a step has a `reply` and a `status`, but no `{other}`")).help(HELP))
             }
-            None => Err(TemplateError::new(format!("`steps.{step}` alone says too little: {HELP}"))),
+            None => Err(TemplateError::new(format!("`steps.{step}` alone says too little")).help(HELP)),
         }
     }
 
@@ -173,7 +174,8 @@ impl Path {
             Path::Status { step } => Ok(Found::Made(view(scope, step)?.status.into())),
             Path::Saga(field) => {
                 let saga = scope.saga.as_ref();
-                let saga = saga.ok_or_else(|| TemplateError::new("there is no saga yet, so no `saga`: use `input`"))?;
+                let saga =
+                    saga.ok_or_else(|| TemplateError::new("there is no saga yet").help("use only `input` here"))?;
                 Ok(Found::Made(match field {
                     Some(field) => field.of(saga),
                     None => SagaField::ALL.iter().map(|field| (field.as_str(), field.of(saga))).collect(),
@@ -206,17 +208,16 @@ impl Path {
     fn absent<'a>(&self, Stop { parent, at }: Stop<'_>) -> Found<'a> {
         let last = &self.below()[at];
         let name = self.up_to(at);
-        let message = match (parent, last) {
-            (Value::Object(fields), Segment::Key(key)) => match nearest(key, fields.keys().map(String::as_str)) {
-                Some(near) => format!("`{name}` has no `{key}`; did you mean `{near}`?"),
-                None => format!("`{name}` has no `{key}`"),
-            },
-            (Value::Array(items), Segment::Index(index)) => {
-                format!("`{name}` has {} elements, so none at {index}", items.len())
+        Found::Absent(match (parent, last) {
+            (Value::Object(fields), Segment::Key(key)) => {
+                let error = TemplateError::new(format!("`{name}` has no `{key}`"));
+                error.help(did_you_mean(key, fields.keys().map(String::as_str)).unwrap_or_default())
             }
-            (other, last) => format!("`{name}` is {}, it has no `{}`", kind(other), last.word()),
-        };
-        Found::Absent(TemplateError::new(message))
+            (Value::Array(items), Segment::Index(index)) => {
+                TemplateError::new(format!("`{name}` has {} elements, so none at {index}", items.len()))
+            }
+            (other, last) => TemplateError::new(format!("`{name}` is {}, it has no `{}`", kind(other), last.word())),
+        })
     }
 
     /// As written, without the segments from `at` on.
@@ -267,17 +268,21 @@ pub(super) fn down<'a>(value: &'a Value, segment: &Segment) -> Option<&'a Value>
 
 fn view<'a>(scope: &'a Scope, step: &str) -> Result<&'a super::StepView, TemplateError> {
     scope.steps.iter().find(|view| &*view.name == step).ok_or_else(|| {
-        let near = nearest(step, scope.steps.iter().map(|view| &*view.name));
-        let hint = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
-        TemplateError::new(format!("there is no step `{step}`{hint}"))
+        let hint = did_you_mean(step, scope.steps.iter().map(|view| &*view.name));
+        TemplateError::new(format!("there is no step `{step}`")).help(hint.unwrap_or_default())
     })
 }
 
 /// That a name is in no scope.
 pub(super) fn unknown_root(name: &str) -> TemplateError {
-    let hint = nearest(name, ROOTS.into_iter()).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
-    let scope = "in scope are `input`, `steps` and `saga`, and in compensations `error`";
-    TemplateError::new(format!("unknown name `{name}`{hint} ({scope})"))
+    let hint = did_you_mean(name, ROOTS.into_iter());
+    let scope = "there are `input`, `steps` and `saga`, and in compensations `error`";
+    TemplateError::new(format!("unknown name `{name}`")).help(hint.unwrap_or_else(|| scope.to_owned()))
+}
+
+/// A hint at the candidate that was probably meant.
+pub(super) fn did_you_mean<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
+    nearest(word, candidates).map(|near| format!("did you mean `{near}`?"))
 }
 
 fn field<F: Copy>(
@@ -290,13 +295,13 @@ fn field<F: Copy>(
     let name = segment.word();
     let words = || all.iter().map(|&field| word(field));
     let Some(field) = all.iter().copied().find(|&field| word(field) == name) else {
-        let hint = nearest(&name, words()).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
-        let all: Vec<&str> = words().collect();
-        return Err(TemplateError::new(format!("`{root}` has no `{name}`{hint} (it has {})", all.join(", "))));
+        let hint = did_you_mean(&name, words());
+        let all = || format!("it has {}", words().collect::<Vec<_>>().join(", "));
+        return Err(TemplateError::new(format!("`{root}` has no `{name}`")).help(hint.unwrap_or_else(all)));
     };
     match segments.next() {
         None => Ok(Some(field)),
-        Some(_) => Err(TemplateError::new(format!("nothing is below `{root}.{name}`"))),
+        Some(_) => Err(TemplateError::new(format!("nothing is below `{root}.{name}`")).help("end with it")),
     }
 }
 

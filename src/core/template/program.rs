@@ -66,7 +66,8 @@ impl Program {
         match eval(environment, &self.instructions, root, &blocks, &mut output, AutoEscape::None) {
             Ok((Some(result), _)) if !result.is_undefined() => Ok(result),
             Ok(_) => Err(self.absent(&frame.scope).unwrap_or_else(|| {
-                TemplateError::new("the expression has no value here: give its `if` an `else`, or use `default`")
+                let help = "give its `if` an `else`, or use the filter `default`";
+                TemplateError::new("the expression has no value here").help(help)
             })),
             Err(error) if error.kind() == ErrorKind::UndefinedError => {
                 Err(self.absent(&frame.scope).unwrap_or_else(|| error.into()))
@@ -78,7 +79,7 @@ impl Program {
     /// Which of the paths lead nowhere.
     fn absent(&self, scope: &Scope) -> Option<TemplateError> {
         let absent = self.paths.iter().filter_map(|path| match path.find(scope) {
-            Ok(Found::Absent(error)) => Some(error.message),
+            Ok(Found::Absent(error)) => Some(error.to_string()),
             _ => None,
         });
         let absent: Vec<String> = absent.collect();
@@ -119,7 +120,7 @@ impl Root {
                 Some(dynamic(&value, Vec::new, &value))
             }
             Ok(Found::Absent(_)) => None,
-            Err(error) => Some(Dynamic::from(Error::new(ErrorKind::InvalidOperation, error.message))),
+            Err(error) => Some(Dynamic::from(Error::from(error))),
         }
     }
 }

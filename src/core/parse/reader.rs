@@ -1,0 +1,227 @@
+//! Reads TOML with the place of everything, and collects what is wrong instead of stopping at it.
+
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeArray, DeTable, DeValue};
+
+use super::references::Use;
+use crate::core::diagnostic::{Diagnostic, Severity, nearest};
+
+/// A value with its place.
+pub(super) type Value<'t> = Spanned<DeValue<'t>>;
+
+/// What all parts of the parser share.
+pub(super) struct Reader<'t> {
+    /// The file.
+    pub(super) text: &'t str,
+    pub(super) diagnostics: Vec<Diagnostic>,
+    /// What its templates read.
+    pub(super) uses: Vec<Use>,
+}
+
+/// A key that is there.
+#[derive(Clone)]
+pub(super) struct Field<'t> {
+    pub(super) name: &'static str,
+    pub(super) key: Range<usize>,
+    pub(super) value: &'t Value<'t>,
+}
+
+/// A table whose keys are all known.
+pub(super) struct Table<'t> {
+    /// What it is, for a person: `a step`.
+    what: &'static str,
+    /// Its header, or what stands for it.
+    pub(super) span: Range<usize>,
+    entries: &'t DeTable<'t>,
+    known: Vec<&'static str>,
+    later: &'static [&'static str],
+}
+
+impl<'t> Reader<'t> {
+    pub(super) fn new(text: &'t str) -> Reader<'t> {
+        Reader { text, diagnostics: Vec::new(), uses: Vec::new() }
+    }
+
+    pub(super) fn error(
+        &mut self,
+        code: &'static str,
+        span: Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        let (message, help) = (message.into(), help.into());
+        self.diagnostics.push(Diagnostic { severity: Severity::Error, code, span, message, help });
+    }
+
+    /// That a value is of another type than `expected`; `example` shows how to write it.
+    pub(super) fn wrong_type(&mut self, field: &Field<'_>, expected: &str, example: impl Into<String>) {
+        let found = described(field.value.get_ref());
+        let message = format!("`{}`: expected {expected}, found {found}", field.name);
+        self.error("wrong-type", field.value.span(), message, example);
+    }
+
+    /// That a value is of the right type and yet none that this key can have.
+    pub(super) fn invalid(&mut self, field: &Field<'_>, message: impl std::fmt::Display, help: impl Into<String>) {
+        self.error("invalid-value", field.value.span(), format!("`{}`: {message}", field.name), help);
+    }
+
+    pub(super) fn string(&mut self, field: &Field<'t>) -> Option<&'t str> {
+        let text = field.value.get_ref().as_str();
+        if text.is_none() {
+            let source = &self.text[field.value.span()];
+            let example = match field.value.get_ref() {
+                DeValue::Table(_) | DeValue::Array(_) => format!("write `{} = \"…\"`", field.name),
+                _ => format!("put it in quotes: `{} = \"{source}\"`", field.name),
+            };
+            self.wrong_type(field, "a string", example);
+        }
+        text
+    }
+
+    pub(super) fn boolean(&mut self, field: &Field<'t>) -> Option<bool> {
+        let value = field.value.get_ref().as_bool();
+        if value.is_none() {
+            self.wrong_type(field, "true or false", format!("write `{} = true` or `{0} = false`", field.name));
+        }
+        value
+    }
+
+    pub(super) fn table(&mut self, field: &Field<'t>, what: &'static str, example: &str) -> Option<Table<'t>> {
+        match field.value.get_ref() {
+            DeValue::Table(entries) => Some(Table::new(what, field.key.clone(), entries)),
+            _ => {
+                self.wrong_type(field, "a table", format!("write it like this: {example}"));
+                None
+            }
+        }
+    }
+
+    pub(super) fn array(&mut self, field: &Field<'t>, of: &str, example: &str) -> Option<&'t DeArray<'t>> {
+        let array = field.value.get_ref().as_array();
+        if array.is_none() {
+            self.wrong_type(field, &format!("an array of {of}"), format!("write it like this: {example}"));
+        }
+        array
+    }
+
+    /// One of a few words.
+    pub(super) fn word<T: Copy>(&mut self, field: &Field<'t>, words: &[(&'static str, T)]) -> Option<T> {
+        let all = words.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
+        let Some(text) = field.value.get_ref().as_str() else {
+            self.wrong_type(field, &format!("one of {all}"), format!("choose one of {all}"));
+            return None;
+        };
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+            return Some(*value);
+        }
+        let help = match nearest(text, words.iter().map(|(word, _)| *word)) {
+            Some(near) => format!("did you mean \"{near}\"? It can be {all}"),
+            None => format!("it can be {all}"),
+        };
+        self.invalid(field, format_args!("there is no \"{text}\" here"), help);
+        None
+    }
+
+    /// An integer from `least` to `most`.
+    pub(super) fn integer(&mut self, field: &Field<'t>, least: i64, most: i64) -> Option<i64> {
+        let expected = format!("an integer from {least} to {most}");
+        let DeValue::Integer(number) = field.value.get_ref() else {
+            self.wrong_type(field, &expected, format!("write `{} = {}`", field.name, least.max(1)));
+            return None;
+        };
+        let number = i64::from_str_radix(number.as_str(), number.radix()).ok();
+        let number = number.filter(|number| (least..=most).contains(number));
+        if number.is_none() {
+            let found = &self.text[field.value.span()];
+            self.invalid(
+                field,
+                format_args!("expected {expected}, found {found}"),
+                "choose a number within these bounds",
+            );
+        }
+        number
+    }
+
+    /// A number from `least` to `most`.
+    pub(super) fn number(&mut self, field: &Field<'t>, least: f64, most: f64) -> Option<f64> {
+        let expected = format!("a number from {least} to {most}");
+        let number = match field.value.get_ref() {
+            DeValue::Float(number) => number.as_str().parse().ok(),
+            DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok().map(|it| it as f64),
+            _ => {
+                self.wrong_type(field, &expected, format!("write `{} = {least:.1}`", field.name));
+                return None;
+            }
+        };
+        let number = number.filter(|number: &f64| (least..=most).contains(number));
+        if number.is_none() {
+            let found = &self.text[field.value.span()];
+            self.invalid(
+                field,
+                format_args!("expected {expected}, found {found}"),
+                "choose a number within these bounds",
+            );
+        }
+        number
+    }
+
+    /// Reports the keys of a table that nobody asked for.
+    pub(super) fn finish(&mut self, table: &Table<'t>) {
+        for key in table.entries.keys() {
+            let name = &**key.get_ref();
+            if table.known.contains(&name) {
+                continue;
+            }
+            if table.later.contains(&name) {
+                let message = format!("`{name}` is not supported yet");
+                self.error("unsupported-key", key.span(), message, "this version of sagad can't do this: remove it");
+                continue;
+            }
+            let help = match nearest(name, table.known.iter().chain(table.later).copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("{} can have {}", table.what, table.known.join(", ")),
+            };
+            self.error("unknown-key", key.span(), format!("unknown key `{name}` in {}", table.what), help);
+        }
+    }
+}
+
+impl<'t> Table<'t> {
+    pub(super) fn new(what: &'static str, span: Range<usize>, entries: &'t DeTable<'t>) -> Table<'t> {
+        Table { what, span, entries, known: Vec::new(), later: &[] }
+    }
+
+    /// Keys of the language that this version does not know yet.
+    pub(super) fn not_yet(mut self, keys: &'static [&'static str]) -> Table<'t> {
+        self.later = keys;
+        self
+    }
+
+    /// A key, if it is there; either way it is known from now on.
+    pub(super) fn take(&mut self, name: &'static str) -> Option<Field<'t>> {
+        self.known.push(name);
+        let (key, value) = self.entries.get_key_value(name)?;
+        Some(Field { name, key: key.span(), value })
+    }
+
+    /// Whether one of these keys is there.
+    pub(super) fn has_any(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.entries.contains_key(*name))
+    }
+}
+
+/// A value's type, for a person.
+pub(super) fn described(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(true) => "true",
+        DeValue::Boolean(false) => "false",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
+}

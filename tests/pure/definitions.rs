@@ -1,0 +1,401 @@
+//! Definitions: what they say when they are right, and where and how they are wrong.
+
+use std::time::Duration;
+
+use sagad::core::definition::{CompensateOn, Definition, Events, KeyReuse, OnCompensationFailure, Priority, Retry};
+use sagad::core::diagnostic::{Diagnostic, Severity, place};
+use sagad::core::parse::parse;
+use serde_json::json;
+
+fn no_file(name: &str) -> Result<String, String> {
+    Err(format!("no {name} here"))
+}
+
+fn read(toml: &str) -> Result<Definition, Vec<Diagnostic>> {
+    parse(toml, &mut no_file).map(|(definition, _)| definition)
+}
+
+#[track_caller]
+fn good(toml: &str) -> Definition {
+    read(toml).unwrap_or_else(|errors| panic!("{errors:#?}"))
+}
+
+/// `line:column-line:column code` of everything that is wrong.
+fn places(toml: &str) -> Vec<String> {
+    let errors = read(toml).expect_err("nothing is wrong");
+    let shown = errors.iter().map(|error| {
+        assert_eq!(error.severity, Severity::Error);
+        assert!(!error.help.is_empty(), "{error:?} has no help");
+        let ((line, column), (end_line, end_column)) = (place(toml, error.span.start), place(toml, error.span.end));
+        format!("{line}:{column}-{end_line}:{end_column} {}", error.code)
+    });
+    shown.collect()
+}
+
+const STEP: &str = "[[steps]]\nname = 'a'\ncommand = 'a.do'\nexchange = 'e'\n";
+
+/// What is wrong with a definition that has these lines before its only step, which begins in line 10.
+fn top(lines: &str) -> String {
+    let toml = format!("name = 'x'\n{lines}");
+    format!("{toml}{}{STEP}", "\n".repeat(9 - toml.matches('\n').count()))
+}
+
+/// The same with these lines in the step; the first is line 7.
+fn step(lines: &str) -> String {
+    format!("name = 'x'\n\n{STEP}{lines}")
+}
+
+#[test]
+fn every_mistake_has_its_place_and_its_code() {
+    let cases: &[(String, &[&str])] = &[
+        // TOML itself.
+        ("name = \n".into(), &["1:8-1:8 syntax"]),
+        ("name = x\nname = 'y'\nname = 'z'\n".into(), &["1:8-1:9 syntax", "2:1-2:5 syntax", "3:1-3:5 syntax"]),
+        // Keys.
+        (top("descripton = 'é'\n"), &["2:1-2:11 unknown-key"]),
+        (top("max_running = 3\n"), &["2:1-2:12 unsupported-key"]),
+        (top("[[start]]\nexchange = 'e'\n"), &["2:3-2:8 unsupported-key"]),
+        (step("comand = 'x'\n"), &["7:1-7:7 unknown-key"]),
+        (step("pivot = true\nforeach = '{{ input.a }}'\n"), &["7:1-7:6 unsupported-key", "8:1-8:8 unsupported-key"]),
+        (step("retry = { atempts = 3 }\n"), &["7:11-7:18 unknown-key"]),
+        (step("compensate.command = 'x'\ncompensate.optional = true\n"), &["8:12-8:20 unknown-key"]),
+        (top("[defaults]\nexchang = 'e'\n"), &["3:1-3:8 unknown-key"]),
+        ("".into(), &["1:1-1:1 missing-key", "1:1-1:1 missing-key"]),
+        ("name = 'x'\nsteps = []\n".into(), &["2:1-2:6 invalid-value"]),
+        ("name = 'x'\n[[steps]]\n".into(), &["2:1-2:10 missing-key", "2:1-2:10 missing-key", "2:1-2:10 no-exchange"]),
+        ("name = 'x'\n[[steps]]\nname = 's'\nsleep = '1h'\n".into(), &["4:1-4:6 unsupported-key"]),
+        (step("[steps.compensate]\nbody = {}\n"), &["7:8-7:18 missing-key"]),
+        // Types.
+        (step("timeout = 30\n"), &["7:11-7:13 wrong-type"]),
+        (step("after = 'b'\n"), &["7:9-7:12 wrong-type"]),
+        (step("retry = 5\n"), &["7:9-7:10 wrong-type"]),
+        (step("compensate = true\n"), &["7:14-7:18 wrong-type"]),
+        (step("compensate = 'x.undo'\n"), &["7:14-7:22 wrong-type"]),
+        (step("when = true\n"), &["7:8-7:12 wrong-type"]),
+        (step("optional = 'yes'\n"), &["7:12-7:17 wrong-type"]),
+        (step("headers = { a = 1.5 }\n"), &["7:17-7:20 wrong-type"]),
+        (step("headers = 'a'\n"), &["7:11-7:14 wrong-type"]),
+        (step("priority = '5'\n"), &["7:12-7:15 wrong-type"]),
+        (top("events = 1\n"), &["2:10-2:11 wrong-type"]),
+        (top("key = 7\n"), &["2:7-2:8 wrong-type"]),
+        (top("input = 'x'\n"), &["2:9-2:12 wrong-type"]),
+        ("name = 'x'\nsteps = [1]\n".into(), &["2:10-2:11 wrong-type"]),
+        (
+            "name = 1\n[defaults]\nexchange = 'e'\n[[steps]]\nname = 2\ncommand = 3\n".into(),
+            &["1:8-1:9 wrong-type", "5:8-5:9 wrong-type", "6:11-6:12 wrong-type"],
+        ),
+        // Names.
+        (top("description = 'é'\n").replace("'x'", "'Order'"), &["1:8-1:15 invalid-name"]),
+        (step("[[steps]]\nname = 'b c'\ncommand = 'x'\nexchange = 'e'\n"), &["8:8-8:13 invalid-name"]),
+        (step("[[steps]]\nname = 'a'\ncommand = 'x'\nexchange = 'e'\n"), &["8:8-8:11 duplicate-name"]),
+        (step("headers = { '' = 'x' }\n"), &["7:13-7:15 invalid-name"]),
+        // Values.
+        (step("timeout = '30 sec onds'\n"), &["7:11-7:24 invalid-duration"]),
+        (step("timeout = '30'\n"), &["7:11-7:15 invalid-duration"]),
+        (step("timeout = '4000days'\n"), &["7:11-7:21 invalid-duration"]),
+        (step("timeout = '0s'\n"), &["7:11-7:15 invalid-value"]),
+        (step("retry.attempts = 0\n"), &["7:18-7:19 invalid-value"]),
+        (step("retry.attempts = 1001\n"), &["7:18-7:22 invalid-value"]),
+        (step("retry = { factor = 0.5, jitter = 2 }\n"), &["7:20-7:23 invalid-value", "7:34-7:35 invalid-value"]),
+        (step("retry = { initial = '1m' }\n"), &["7:1-7:6 invalid-value"]),
+        (step("priority = 10\n"), &["7:12-7:14 invalid-value"]),
+        (step("[steps.compensate]\ncommand = 'x'\non = ['sucess', 'failure']\n"), &["9:7-9:15 invalid-value"]),
+        (step("[steps.compensate]\ncommand = 'x'\non = []\n"), &["9:6-9:8 invalid-value"]),
+        (top("key_reuse = 'always'\n"), &["2:13-2:21 invalid-value"]),
+        (top("on_compensation_failure = 'stop'\n"), &["2:27-2:33 invalid-value"]),
+        (step("body.at = 2026-01-02T03:04:05Z\n"), &["7:11-7:31 invalid-value"]),
+        (step("body.n = nan\n"), &["7:10-7:13 invalid-value"]),
+        (step("[steps.compensate]\ncommand = ''\n"), &["8:11-8:13 invalid-value"]),
+        (step("[steps.compensate]\ncommand = '{{ input.c }}'\n"), &["8:11-8:26 invalid-value"]),
+        (
+            step("[steps.headers]\nsaga-id = 'x'\ntraceparent = 'y'\n"),
+            &["8:1-8:8 reserved-header", "9:1-9:12 reserved-header"],
+        ),
+        // The graph.
+        (step("after = ['b']\n"), &["7:10-7:13 unknown-step"]),
+        (step("after = ['a']\n"), &["7:10-7:13 cycle"]),
+        (
+            step(
+                "after = ['c']\n[[steps]]\nname = 'b'\ncommand = 'x'\nexchange = 'e'\n[[steps]]\nname = 'c'\ncommand = 'x'\nexchange = 'e'\n",
+            ),
+            &["7:10-7:13 cycle"],
+        ),
+        // Templates.
+        (step("body.a = '{{ input.a'\n"), &["7:20-7:21 template"]),
+        (step("body.a = 'äö {{ input.a | uper }}'\n"), &["7:27-7:31 template"]),
+        (step("body.a = '{{ imput.a }}'\n"), &["7:14-7:21 template"]),
+        (step("body.list = [{ deep = '{{ saga.nam }}' }]\n"), &["7:27-7:35 template"]),
+        (step("body.a = \"\"\"\nx\n{{ nope }}\"\"\"\n"), &["9:4-9:8 template"]),
+        (step("body.a = \"\\t{{ nope }}\"\n"), &["7:10-7:24 template"]),
+        (step("when = '{{ input.a }}'\n"), &["7:9-7:22 template"]),
+        (step("when = 'input.a >'\n"), &["7:17-7:18 template"]),
+        // References.
+        (step("body.a = '{{ steps.b.reply }}'\n"), &["7:14-7:27 unknown-step"]),
+        (step("body.a = '{{ steps.a.reply.id }}'\n"), &["7:14-7:30 self-reference"]),
+        (step("when = 'steps.a.status == 1'\n"), &["7:9-7:23 self-reference"]),
+        (
+            step("body.a = '{{ steps.b.reply }}'\n[[steps]]\nname = 'b'\ncommand = 'x'\nexchange = 'e'\n"),
+            &["7:14-7:27 not-before"],
+        ),
+        (
+            step(
+                "[[steps]]\nname = 'b'\ncommand = 'x'\nexchange = 'e'\nafter = []\nheaders.a = '{{ steps.a.reply }}'\n",
+            ),
+            &["12:17-12:30 not-before"],
+        ),
+        (
+            step(
+                "[steps.compensate]\ncommand = 'x'\nbody = '{{ steps.b.reply }}'\n[[steps]]\nname = 'b'\ncommand = 'x'\nexchange = 'e'\n",
+            ),
+            &["9:12-9:25 not-before"],
+        ),
+        (step("body.a = '{{ error.reason }}'\n"), &["7:14-7:26 out-of-scope"]),
+        (top("key = '{{ saga.id }}'\n"), &["2:11-2:18 out-of-scope"]),
+        (top("priority = '{{ steps.a.reply.p }}'\n"), &["2:16-2:31 out-of-scope"]),
+        (
+            step("[output]\na = '{{ error.message }}'\nb = '{{ steps.z.reply }}'\n"),
+            &["8:9-8:22 out-of-scope", "9:9-9:22 unknown-step"],
+        ),
+        // Schemas.
+        (top("[input]\ntype = 'objet'\nproperties.a = { minimum = 'x' }\n"), &["3:8-3:15 schema", "4:28-4:31 schema"]),
+        (top("[input]\nproperties.a = { '$ref' = 'https://example.com/a.json' }\n"), &["2:2-2:7 schema"]),
+        (top("input = { file = 'a.json' }\n"), &["2:18-2:26 schema-file"]),
+        (top("input = { file = 'a.json', type = 'object' }\n"), &["2:1-2:6 invalid-value"]),
+    ];
+    for (toml, expected) in cases {
+        assert_eq!(places(toml), *expected, "\n{toml}\n{:#?}", read(toml).unwrap_err());
+    }
+}
+
+#[test]
+fn messages_say_what_is_meant() {
+    let message = |toml: &str| {
+        let errors = read(toml).unwrap_err();
+        assert_eq!(errors.len(), 1, "{errors:#?}");
+        format!("{} | {}", errors[0].message, errors[0].help)
+    };
+    for (toml, expected) in [
+        (
+            step("timeout = 30\n"),
+            "`timeout`: expected a duration like \"30s\", found an integer | write the unit, too: `timeout = \"30s\"` for seconds",
+        ),
+        (step("compensat = false\n"), "unknown key `compensat` in a step | did you mean `compensate`?"),
+        (
+            top("events = 'steps'\n"),
+            "`events`: there is no \"steps\" here | did you mean \"step\"? It can be \"none\", \"saga\", \"step\"",
+        ),
+        (step("name = 'A b'\n").replacen("name = 'a'\n", "", 1), "`A b` can't be a name | write \"a_b\""),
+        (
+            step("after = ['aa']\n[[steps]]\nname = 'ab'\ncommand = 'x'\nexchange = 'e'\n"),
+            "there is no step `aa` | did you mean \"ab\"?",
+        ),
+        (
+            step(
+                "after = ['b']\n[[steps]]\nname = 'b'\nafter = ['c']\ncommand = 'x'\nexchange = 'e'\n[[steps]]\nname = 'c'\ncommand = 'x'\nexchange = 'e'\nafter = ['a']\n",
+            ),
+            "these steps wait for each other: a → b → c → a",
+        ),
+        (
+            step("body = '{{ steps.b.reply }}'\n[[steps]]\nname = 'b'\nafter = []\ncommand = 'x'\nexchange = 'e'\n"),
+            "the step `b` does not run before `a` | add \"b\" to `after` of `a`",
+        ),
+    ] {
+        let found = message(&toml);
+        assert!(found.contains(expected), "{found}\nlacks\n{expected}");
+    }
+}
+
+#[test]
+fn everything_is_merged_from_the_step_the_defaults_and_the_built_in() {
+    let definition = good(
+        r#"
+        name = "x"
+        [defaults]
+        exchange = "d"
+        timeout = "7s"
+        retry = { attempts = 4, initial = "1s", jitter = 0 }
+        expires = false
+        [[steps]]
+        name = "plain"
+        command = "a"
+        compensate.command = "b"
+        [[steps]]
+        name = "own"
+        command = "a"
+        exchange = "e"
+        timeout = "1s"
+        expires = true
+        priority = "{{ input.p }}"
+        retry = { attempts = 9, factor = 3 }
+        [steps.compensate]
+        command = "b"
+        timeout = "2s"
+        retry.max = "1h"
+        priority = 3
+        on = "failure"
+        [[steps]]
+        name = "none"
+        command = "a"
+        compensate = false
+        "#,
+    );
+    let plain = &definition.steps[0];
+    let second = Duration::from_secs(1);
+    let retry = Retry { attempts: 4, initial: second, factor: 2.0, max: 30 * second, jitter: 0.0 };
+    assert_eq!((plain.execute.exchange.as_str(), plain.execute.timeout, plain.execute.retry), ("d", 7 * second, retry));
+    assert!(!plain.execute.expires && plain.execute.priority.is_none() && plain.execute.body.is_none());
+    let undo = plain.compensate.as_ref().unwrap();
+    assert_eq!((undo.command.exchange.as_str(), undo.command.timeout), ("d", 7 * second));
+    assert_eq!(undo.command.retry, Retry { attempts: 10, ..retry });
+    assert_eq!(undo.on, CompensateOn::default());
+    let own = &definition.steps[1];
+    assert_eq!((own.execute.timeout, own.execute.retry), (second, Retry { attempts: 9, factor: 3.0, ..retry }));
+    assert!(own.execute.expires && matches!(own.execute.priority, Some(Priority::Template(_))));
+    let undo = own.compensate.as_ref().unwrap();
+    assert_eq!((undo.command.exchange.as_str(), undo.command.timeout), ("e", 2 * second));
+    assert_eq!(undo.command.retry, Retry { attempts: 10, max: 3600 * second, ..retry });
+    assert!(matches!(undo.command.priority, Some(Priority::Fixed(3))));
+    assert_eq!(undo.on, CompensateOn { success: false, in_doubt: false, failure: true });
+    assert!(definition.steps[2].compensate.is_none());
+    let built_in = good(&step("")).steps.remove(0).execute;
+    let retry = Retry { attempts: 3, initial: Duration::from_millis(500), factor: 2.0, max: 30 * second, jitter: 0.2 };
+    assert_eq!((built_in.timeout, built_in.retry, built_in.expires), (30 * second, retry, true));
+}
+
+#[test]
+fn steps_form_a_graph() {
+    let step = |name: &str, after: &str| format!("[[steps]]\nname = '{name}'\ncommand = 'c'\n{after}\n");
+    let steps = [
+        step("a", ""),
+        step("b", ""),
+        step("c", "after = ['a']"),
+        step("d", "after = ['c', 'b', 'c']"),
+        step("e", "after = []"),
+        step("f", "after = ['g']"),
+        step("g", "after = ['e']"),
+    ];
+    let definition = good(&format!("name = 'x'\n[defaults]\nexchange = 'e'\n{}", steps.concat()));
+    let shape: Vec<_> =
+        definition.steps.iter().map(|step| (&*step.name, step.after.clone(), step.later.clone())).collect();
+    let expected = [
+        ("a", vec![], vec![1, 2, 3]),
+        ("b", vec![0], vec![3]),
+        ("c", vec![0], vec![3]),
+        ("d", vec![1, 2], vec![]),
+        ("e", vec![], vec![5, 6]),
+        ("f", vec![6], vec![]),
+        ("g", vec![4], vec![5]),
+    ];
+    assert_eq!(shape, expected);
+    assert_eq!(definition.step_named("c"), Some(2));
+}
+
+/// The example of the README and of the documentation, as far as it goes today.
+#[test]
+fn a_whole_definition_is_read() {
+    let definition = good(
+        r#"
+name        = "order"
+description = "Create, reserve, charge and ship one order"
+key         = "{{ input.order_id }}"
+key_reuse   = "after_failure"
+timeout     = "15m"
+priority    = 5
+retention   = "30d"
+events      = "step"
+on_compensation_failure = "continue"
+
+[defaults]
+exchange = "shop.commands"
+timeout  = "30s"
+retry    = { attempts = 3, initial = "500ms", factor = 2.0, max = "30s", jitter = 0.2 }
+
+[input]
+type     = "object"
+required = ["order_id", "customer_id", "items", "total_amount"]
+properties.total_amount = { type = "number", exclusiveMinimum = 0 }
+
+[[steps]]
+name       = "create_order"
+command    = "order.create"
+body       = { order_id = "{{ input.order_id }}", items = "{{ input.items }}", fixed = [1, 2.50, true, 0x1F] }
+headers    = { tenant = "{{ input.customer_id }}", version = 2, test = false }
+compensate = { command = "order.cancel", body = { order_id = "{{ input.order_id }}" } }
+
+[[steps]]
+name    = "process_payment"
+command = "payment.charge"
+when    = "input.total_amount > 0 and steps.create_order.status == 'succeeded'"
+delay   = "2s"
+body.order_id = "{{ input.order_id }}"
+body.amount   = "{{ input.total_amount }}"
+retry.attempts = 5
+compensate.command = "payment.refund"
+compensate.body.payment_id = "{{ steps.process_payment.reply.payment_id }}"
+compensate.body.because = "{{ error.reason }} in {{ error.step or 'no step' }}"
+
+[output]
+payment_id = "{{ steps.process_payment.reply.payment_id }}"
+"#,
+    );
+    assert_eq!((&*definition.name, definition.timeout), ("order", Some(Duration::from_secs(900))));
+    assert_eq!(definition.retention, Some(Duration::from_secs(30 * 24 * 3600)));
+    assert_eq!((definition.key_reuse, definition.events), (KeyReuse::AfterFailure, Events::Step));
+    assert_eq!(definition.on_compensation_failure, OnCompensationFailure::Continue);
+    assert!(
+        matches!(definition.priority, Priority::Fixed(5)) && definition.key.is_some() && definition.output.is_some()
+    );
+    let schema = definition.input.as_ref().unwrap();
+    let valid = json!({ "order_id": "1", "customer_id": "2", "items": [], "total_amount": 0.1 });
+    assert!(schema.validator.is_valid(&valid));
+    assert!(
+        !schema.validator.is_valid(&json!({ "order_id": "1", "customer_id": "2", "items": [], "total_amount": 0 }))
+    );
+    assert_eq!(schema.source["properties"]["total_amount"]["exclusiveMinimum"], json!(0));
+    let [create, pay] = definition.steps.as_slice() else { panic!("not two steps") };
+    assert_eq!((create.execute.headers.len(), pay.delay), (3, Duration::from_secs(2)));
+    assert_eq!(pay.execute.retry.attempts, 5);
+}
+
+#[test]
+fn a_schema_may_be_in_a_file() {
+    let toml = top("input = { file = 'order.schema.json' }\n");
+    let mut asked = Vec::new();
+    let (definition, _) = parse(&toml, &mut |name| {
+        asked.push(name.to_owned());
+        Ok(r#"{ "type": "object", "properties": { "n": { "const": 12345678901234567890123 } } }"#.to_owned())
+    })
+    .unwrap();
+    assert_eq!(asked, ["order.schema.json"]);
+    let schema = definition.input.unwrap();
+    let exact = |n: &str| serde_json::from_str(&format!(r#"{{ "n": {n} }}"#)).unwrap();
+    assert!(schema.validator.is_valid(&exact("12345678901234567890123")));
+    assert!(!schema.validator.is_valid(&exact("12345678901234567890124")));
+    for (text, expected) in [("{", "is not JSON"), (r#"{ "type": 5 }"#, "is not a JSON Schema")] {
+        let errors = parse(&toml, &mut |_| Ok(text.to_owned())).unwrap_err();
+        assert!(errors[0].message.contains(expected), "{errors:?}");
+    }
+}
+
+#[test]
+fn all_shipped_definitions_are_right() {
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/sagas")).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let (_, warnings) = parse(&text, &mut no_file).unwrap_or_else(|errors| panic!("{errors:#?}"));
+        assert_eq!(warnings, []);
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_parser_panic(
+        lines in proptest::collection::vec("(name|after|retry|body|when|\\[\\[steps\\]\\]|\\[input\\]|compensate|command|x|type) ?=? ?('a'|\\['a'\\]|5|\\{ a = '\\{\\{ steps.a.reply \\}\\}' \\}|false|\"é)?", 0..12),
+    ) {
+        let toml = lines.join("\n");
+        if let Err(errors) = read(&toml) {
+            for error in errors {
+                proptest::prop_assert!(toml.get(error.span.clone()).is_some(), "{:?}", error);
+            }
+        }
+    }
+}
