@@ -8,13 +8,16 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::string::FromUtf8Error;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use crate::broker::topology::TopologyPlan;
 use crate::core::definition::Definition;
 use crate::core::diagnostic::{Diagnostic, Severity};
 use crate::core::parse::parse;
+use crate::routing;
 use crate::store::{Source, Store, StoreError};
 
 /// One revision of a definition.
@@ -56,8 +59,9 @@ impl Folder {
     }
 }
 
-/// Reads definitions: each path is a file or a folder, of which every `*.toml` below it but `*.test.toml` is read.
-pub fn read(paths: &[PathBuf]) -> Folder {
+/// Reads definitions: each path is a file or a folder, of which every `*.toml` below it but `*.test.toml` is read. With a
+/// `topology`, they are also held against it.
+pub fn read(paths: &[PathBuf], topology: Option<&TopologyPlan>) -> Folder {
     let mut found = Vec::new();
     let mut folder = Folder::default();
     for path in paths {
@@ -70,10 +74,18 @@ pub fn read(paths: &[PathBuf]) -> Folder {
     found.dedup();
     let mut first_of: BTreeMap<Arc<str>, PathBuf> = BTreeMap::new();
     for path in found {
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
+        let text = match std::fs::read(&path).map(String::from_utf8) {
+            Ok(Ok(text)) => text,
+            Ok(Err(binary)) => {
+                folder.files.push(not_text(&path, &binary));
+                continue;
+            }
             Err(why) => {
-                folder.files.push(unreadable(&path, format!("can't be read: {why}"), "definitions are UTF-8 text"));
+                folder.files.push(unreadable(
+                    &path,
+                    format!("can't be read: {why}"),
+                    "let sagad read it, or remove it",
+                ));
                 continue;
             }
         };
@@ -83,10 +95,13 @@ pub fn read(paths: &[PathBuf]) -> Folder {
             schema = Some(text.clone());
             Ok(text)
         });
-        let diagnostics = match parsed {
+        let mut diagnostics = match parsed {
             Err(diagnostics) => diagnostics,
             Ok((definition, mut diagnostics)) => {
                 let name = definition.name.clone();
+                if let Some(topology) = topology {
+                    diagnostics.extend(routing::warnings(&definition, &text, topology));
+                }
                 match first_of.get(&name) {
                     Some(first) => diagnostics.push(duplicate(&text, &name, first)),
                     None => {
@@ -97,6 +112,7 @@ pub fn read(paths: &[PathBuf]) -> Folder {
                 diagnostics
             }
         };
+        diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
         folder.files.push(File { path, text, diagnostics });
     }
     folder
@@ -129,6 +145,20 @@ fn unreadable(path: &Path, message: String, help: &str) -> File {
     let diagnostic =
         Diagnostic { severity: Severity::Error, code: "unreadable", span: 0..0, message, help: help.to_owned() };
     File { path: path.to_owned(), text: String::new(), diagnostics: vec![diagnostic] }
+}
+
+fn not_text(path: &Path, binary: &FromUtf8Error) -> File {
+    let start = binary.utf8_error().valid_up_to();
+    let diagnostic = Diagnostic {
+        severity: Severity::Error,
+        code: "not-utf-8",
+        span: start..start + 1,
+        message: "this is no UTF-8 text".to_owned(),
+        help: "save the file in UTF-8".to_owned(),
+    };
+    // What comes before the first wrong byte is the same, and so is its place.
+    let text = String::from_utf8_lossy(binary.as_bytes()).into_owned();
+    File { path: path.to_owned(), text, diagnostics: vec![diagnostic] }
 }
 
 fn duplicate(text: &str, name: &str, first: &Path) -> Diagnostic {
@@ -175,6 +205,8 @@ type ByRevision = BTreeMap<(Arc<str>, u32), Arc<Pinned>>;
 pub struct Definitions<S> {
     path: PathBuf,
     store: S,
+    /// What the commands of definitions are held against; `None`: they are not.
+    topology: Option<TopologyPlan>,
     current: ArcSwap<ByName>,
     /// Every revision that was asked for. Bounded by the number of revisions with sagas under way.
     pinned: ArcSwap<ByRevision>,
@@ -190,11 +222,17 @@ impl<S: Store> Definitions<S> {
         Definitions {
             path,
             store,
+            topology: None,
             current: ArcSwap::default(),
             pinned: ArcSwap::default(),
             changing: Mutex::default(),
             reloading: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// Warns, with each reload, of commands that the queues of `topology` do not receive.
+    pub fn checked_against(self, topology: TopologyPlan) -> Definitions<S> {
+        Definitions { topology: Some(topology), ..self }
     }
 
     /// The folder.
@@ -208,8 +246,8 @@ impl<S: Store> Definitions<S> {
     /// Every problem of every file, or what the database says.
     pub async fn reload(&self) -> Result<(Changes, Folder), LoadError> {
         let _one_at_a_time = self.reloading.lock().await;
-        let path = self.path.clone();
-        let read = tokio::task::spawn_blocking(move || read(&[path])).await;
+        let (path, topology) = (self.path.clone(), self.topology.clone());
+        let read = tokio::task::spawn_blocking(move || read(&[path], topology.as_ref())).await;
         let mut folder = read.map_err(|why| StoreError::Refused(format!("reading the definitions failed: {why}")))?;
         if folder.has_errors() {
             return Err(LoadError::Files(folder));

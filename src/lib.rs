@@ -21,6 +21,8 @@ pub mod intake;
 pub mod json;
 pub mod metrics;
 pub mod outbox;
+pub mod report;
+pub mod routing;
 pub mod store;
 pub mod telemetry;
 pub mod timers;

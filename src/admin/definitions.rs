@@ -14,6 +14,7 @@ use super::{Api, Page};
 use crate::core::definition::{Command, Definition, Events, KeyReuse, OnCompensationFailure, Priority};
 use crate::core::diagnostic::Severity;
 use crate::definitions::{File, Folder, LoadError, Pinned};
+use crate::report::Finding;
 use crate::store::Store;
 
 /// What a definition says, without its bodies and templates: those are in its source.
@@ -176,26 +177,12 @@ fn diagnostics(folder: &Folder, severity: Severity) -> Vec<Value> {
     let of_file = |file: &File| {
         let of_severity = file.diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity);
         let shown = of_severity.map(|diagnostic| {
-            let path = file.path.display().to_string();
-            let (line, column) = place(&file.text, diagnostic.span.start);
-            json!({
-                "file": path,
-                "line": line,
-                "column": column,
-                "code": diagnostic.code,
-                "message": diagnostic.message,
-                "help": diagnostic.help,
-                "text": format!("{path}:{line}:{column}: {}", diagnostic.message),
-            })
+            let finding = Finding::new(&file.path, &file.text, diagnostic);
+            let mut shown = json!(finding);
+            shown["text"] = finding.to_string().into();
+            shown
         });
         shown.collect::<Vec<_>>()
     };
     folder.files.iter().flat_map(of_file).collect()
-}
-
-/// Line and column, from 1, columns in characters.
-fn place(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset).unwrap_or(text);
-    let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
-    (before.matches('\n').count() + 1, column)
 }

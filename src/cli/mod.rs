@@ -1,6 +1,7 @@
 //! What `sagad` can be told on the command line; one file for each group of commands.
 
 mod bench;
+mod check;
 mod config;
 
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 the daemon ca
 #[derive(Debug, Subcommand)]
 enum Command {
     Bench(bench::Bench),
+    Check(check::Check),
     Config(config::Show),
 }
 
@@ -51,12 +53,15 @@ pub(crate) enum Failure {
     /// It did not work.
     #[error("{0}")]
     Failed(String),
+    /// It did not work, and has said so.
+    #[error("it failed")]
+    Reported,
 }
 
 impl Failure {
     fn code(&self) -> ExitCode {
         match self {
-            Failure::Failed(_) => ExitCode::from(1),
+            Failure::Failed(_) | Failure::Reported => ExitCode::from(1),
             Failure::Config(_) => ExitCode::from(2),
         }
     }
@@ -67,12 +72,15 @@ impl Cli {
     pub(crate) fn run(self) -> ExitCode {
         let outcome = match self.command {
             Command::Bench(bench) => bench.run(),
+            Command::Check(check) => check.run(),
             Command::Config(show) => show.run(),
         };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => {
-                eprintln!("sagad: {failure}");
+                if !matches!(failure, Failure::Reported) {
+                    eprintln!("sagad: {failure}");
+                }
                 failure.code()
             }
         }

@@ -1,0 +1,138 @@
+//! Whether the commands of a definition reach a queue, as far as the declared topology says.
+
+use std::ops::Range;
+
+use toml::de::{DeTable, DeValue};
+
+use crate::broker::topology::{QueuePlan, TopologyPlan};
+use crate::core::definition::{Command, Definition, Priority, Step};
+use crate::core::diagnostic::{Diagnostic, Severity};
+
+/// What is doubtful about where the commands of `definition` go; `text` is the file that it was read from.
+///
+/// A command that no declared queue receives, and a priority that no queue heeds. Exchanges that the plan does not declare, and
+/// those that do not route by the routing key alone, are not judged.
+pub fn warnings(definition: &Definition, text: &str, plan: &TopologyPlan) -> Vec<Diagnostic> {
+    let places = Places::new(text);
+    let mut warnings = Vec::new();
+    // The saga's own priority is for every execute that has none of its own: it is in vain if none of their queues heeds it.
+    let mut inherited = Heeded::default();
+    for (at, step) in definition.steps.iter().enumerate() {
+        let execute = plan.receivers(&step.execute.exchange, &step.execute.routing_key);
+        check(&mut warnings, &places, &[Key::Step(at)], step, &step.execute, execute.as_deref());
+        if step.execute.priority.is_none() {
+            inherited.add(execute.as_deref());
+        }
+        if let Some(compensate) = &step.compensate {
+            let command = &compensate.command;
+            let receivers = plan.receivers(&command.exchange, &command.routing_key);
+            check(
+                &mut warnings,
+                &places,
+                &[Key::Step(at), Key::Name("compensate")],
+                step,
+                command,
+                receivers.as_deref(),
+            );
+        }
+    }
+    if inherited.in_vain && !inherited.anywhere && !matches!(definition.priority, Priority::Fixed(0)) {
+        let span = places.find(&[Key::Name("priority")]);
+        let message = "no queue that receives this saga's commands has priorities: its priority changes nothing";
+        warnings.push(warning("priority-without-effect", span, message.to_owned(), PRIORITIES));
+    }
+    warnings.sort_by_key(|warning| warning.span.start);
+    warnings
+}
+
+const PRIORITIES: &str =
+    "declare the queue with `type = \"classic\"` and `max_priority = 9`, or leave the priority out";
+
+fn check(
+    warnings: &mut Vec<Diagnostic>,
+    places: &Places<'_>,
+    table: &[Key],
+    step: &Step,
+    command: &Command,
+    receivers: Option<&[&QueuePlan]>,
+) {
+    let Some(receivers) = receivers else { return };
+    let place = |key| places.find(&[table, &[Key::Name(key)]].concat());
+    let Command { exchange, routing_key, .. } = command;
+    if receivers.is_empty() {
+        let message = format!("no declared queue receives `{routing_key}` from exchange `{exchange}`");
+        let help = format!(
+            "bind a queue of `[topology]` to it, with `bind = [{{ exchange = \"{exchange}\", routing_key = \"{routing_key}\" }}]`; \
+             if the participant of step `{}` declares its queue itself, this is no mistake",
+            step.name
+        );
+        warnings.push(warning("no-receiver", place("command"), message, &help));
+    } else if command.priority.is_some() && !heeds_priority(receivers) {
+        let queues: Vec<String> = receivers.iter().map(|queue| format!("`{}`", queue.name)).collect();
+        let message = format!("queue {} has no priorities: this one changes nothing", queues.join(", "));
+        warnings.push(warning("priority-without-effect", place("priority"), message, PRIORITIES));
+    }
+}
+
+/// Whether the saga's own priority has an effect.
+#[derive(Default)]
+struct Heeded {
+    anywhere: bool,
+    in_vain: bool,
+}
+
+impl Heeded {
+    fn add(&mut self, receivers: Option<&[&QueuePlan]>) {
+        match receivers {
+            Some([]) => {}
+            Some(queues) if !heeds_priority(queues) => self.in_vain = true,
+            // Of a queue that the plan does not know, nobody can say that it heeds no priority.
+            _ => self.anywhere = true,
+        }
+    }
+}
+
+fn heeds_priority(queues: &[&QueuePlan]) -> bool {
+    queues.iter().any(|queue| queue.max_priority().is_some())
+}
+
+fn warning(code: &'static str, span: Range<usize>, message: String, help: &str) -> Diagnostic {
+    Diagnostic { severity: Severity::Warning, code, span, message, help: help.to_owned() }
+}
+
+/// The places of keys in a definition's text.
+struct Places<'t>(Option<toml::Spanned<DeTable<'t>>>);
+
+#[derive(Clone, Copy)]
+enum Key {
+    Name(&'static str),
+    /// One of the steps, by its place.
+    Step(usize),
+}
+
+impl<'t> Places<'t> {
+    fn new(text: &'t str) -> Places<'t> {
+        Places(DeTable::parse(text).ok())
+    }
+
+    /// The bytes of the value at `path`, or of as much of the path as is written in the file: what a step inherits has no place of
+    /// its own there.
+    fn find(&self, path: &[Key]) -> Range<usize> {
+        let Some(root) = &self.0 else { return 0..0 };
+        let mut table = Some(root.get_ref());
+        let mut span = 0..0;
+        for key in path {
+            let next = table.and_then(|table| match *key {
+                Key::Name(name) => table.get(name),
+                Key::Step(at) => table.get("steps").and_then(|steps| steps.get_ref().get(at)),
+            });
+            let Some(next) = next else { break };
+            span = next.span();
+            table = match next.get_ref() {
+                DeValue::Table(table) => Some(table),
+                _ => None,
+            };
+        }
+        span
+    }
+}
