@@ -140,7 +140,13 @@ async fn cluster(folder: &Path) -> Result<Database> {
             }
             None => Command::new(binary(program)),
         };
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir(&data).kill_on_drop(true);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .current_dir(&data)
+            .process_group(0)
+            .kill_on_drop(true);
         command
     };
     let missing = |error: std::io::Error| {

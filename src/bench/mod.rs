@@ -75,16 +75,25 @@ impl From<std::io::Error> for BenchError {
     }
 }
 
-/// Measures all that `options` ask for; `tell` gets a line now and then for whoever waits.
+/// Measures all that `options` ask for, unless `stop` comes first; `tell` gets a line now and then for whoever waits.
 ///
 /// # Errors
-/// No broker, no database, no daemon: nothing was measured to the end. What was set up is removed all the same.
-pub async fn run(config: &Config, options: &Options, tell: impl Fn(&str)) -> Result<Report> {
+/// No broker, no database, no daemon, or it was stopped: nothing was measured to the end. What was set up is removed all the same.
+pub async fn run(
+    config: &Config,
+    options: &Options,
+    stop: impl Future<Output = ()>,
+    tell: impl Fn(&str),
+) -> Result<Report> {
+    let mut stop = std::pin::pin!(stop);
     let mut runs = Vec::new();
     for store in &options.stores {
         tell(&format!("setting up: {}, RabbitMQ, {} queues", store.as_str(), options.queue_type.as_str()));
         let mut rig = Rig::build(config, options, *store).await?;
-        let measured = measure(&mut rig, options, *store, &tell).await;
+        let measured = tokio::select! {
+            measured = measure(&mut rig, options, *store, &tell) => measured,
+            () = &mut stop => Err(trouble("stopped before its end; what it had set up is removed")),
+        };
         let removed = rig.remove().await;
         runs.extend(measured?);
         removed?;

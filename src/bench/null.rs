@@ -13,6 +13,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::link::{Link, Message, header};
+use super::pipe;
 use super::scenario::{BACKOFF_MS, Command, NOTE, SAGA, STEPS, Scenario, routing_key};
 use super::{Result, trouble};
 use crate::core::id::Action;
@@ -37,7 +38,7 @@ pub struct NullArgs {
     scenario: Scenario,
 }
 
-/// Orchestrates until it is killed.
+/// Orchestrates until its standard input ends.
 ///
 /// # Errors
 /// RabbitMQ went away.
@@ -46,8 +47,10 @@ pub async fn run(args: NullArgs) -> Result<()> {
     let mut inbox = link.consume(&[args.starts.clone(), args.replies.clone()]).await?;
     let mut answered: HashMap<Uuid, usize> = HashMap::new();
     let (wake, mut woken) = tokio::sync::mpsc::unbounded_channel::<(Saga, Command)>();
+    let mut stdin = pipe::stdin();
     loop {
         tokio::select! {
+            _ = stdin.recv() => return Ok(()),
             batch = inbox.next() => {
                 let batch = batch?;
                 let mut messages = Vec::new();

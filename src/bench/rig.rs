@@ -246,10 +246,10 @@ fn daemon(folder: &Path, config: &str, options: &Options, prefix: &str) -> Resul
     Ok(command.spawn()?)
 }
 
-/// This same program, which dies with the value.
+/// This same program, which dies with the value, and not by the terminal's Ctrl-C: that stops the bench, which removes what it made.
 pub(super) fn this_binary() -> Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.kill_on_drop(true);
+    command.kill_on_drop(true).process_group(0);
     Ok(command)
 }
 

@@ -62,7 +62,7 @@ async fn measure(rig: &mut Rig, options: &Options, who: Orchestrator, in_flight:
             role("null", rig)?
                 .args(["--exchange", &rig.commands(), "--starts", &rig.null_starts(), "--replies", &rig.null_replies()])
                 .args(["--scenario", scenario])
-                .stdin(Stdio::null())
+                .stdin(Stdio::piped())
                 .spawn()?,
         ),
     };

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use sagad::bench::{self, BenchError, Options, Scenario, StoreKind, driver, null, participant};
 use sagad::config::QueueType;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, Sources, print};
 
@@ -87,7 +88,15 @@ impl Bench {
                 None => config.broker.queue_type,
             },
         };
-        let report = bench::run(&config, &options, |line| eprintln!("{line}"));
+        let listen = |kind| signal(kind).map_err(|error| Failure::Failed(error.to_string()));
+        let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        let stop = async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
+        let report = bench::run(&config, &options, stop, |line| eprintln!("{line}"));
         let report = report.await.map_err(|error| Failure::Failed(error.to_string()))?;
         match self.json {
             true => {
