@@ -15,6 +15,10 @@ pub const SAGAS_SUSPENDED: &str = "sagad_sagas_suspended_total";
 pub const ANSWERS_IGNORED: &str = "sagad_answers_ignored_total";
 /// Counter; `why`: messages kept because nobody could read or place them.
 pub const DEAD_LETTERS: &str = "sagad_dead_letters_total";
+/// Counter: items that the database refused for good and that were set aside.
+pub const ITEMS_REFUSED: &str = "sagad_items_refused_total";
+/// Counter: outbox rows that were left behind and found by the sweep.
+pub const OUTBOX_RECOVERED: &str = "sagad_outbox_recovered_total";
 /// Counter: messages that the broker confirmed.
 pub const OUTBOX_PUBLISHED: &str = "sagad_outbox_published_total";
 /// Counter: messages that no queue took.
@@ -83,6 +87,8 @@ fn describe() {
     describe_counter!(SAGAS_SUSPENDED, "Sagas that began to wait for an operator, by definition.");
     describe_counter!(ANSWERS_IGNORED, "Answers that changed nothing, by why.");
     describe_counter!(DEAD_LETTERS, "Messages kept because nobody could read or place them, by why.");
+    describe_counter!(ITEMS_REFUSED, "Items that the database refused for good; the log has them.");
+    describe_counter!(OUTBOX_RECOVERED, "Outbox rows that were left behind and found by the sweep.");
     describe_counter!(OUTBOX_PUBLISHED, "Messages that the broker confirmed.");
     describe_counter!(OUTBOX_RETURNED, "Messages that no queue took.");
     describe_counter!(STALE_WRITES, "Writes that lost against another daemon's and were decided again.");

@@ -106,7 +106,7 @@ impl Outbox {
         let full = rows.len() == SWEEP_ROWS;
         if !rows.is_empty() {
             tracing::info!(rows = rows.len(), "publishing what was left in the outbox");
-            metrics::counter!("sagad_outbox_recovered_total").increment(rows.len() as u64);
+            metrics::counter!(crate::metrics::OUTBOX_RECOVERED).increment(rows.len() as u64);
         }
         self.publish(rows);
         Ok(full)

@@ -141,6 +141,7 @@ impl<S: Store> Engine<S> {
         for report in reports {
             let (row, message, reason, text) = match report {
                 Published::Confirmed(row) => {
+                    metrics::counter!(crate::metrics::OUTBOX_PUBLISHED).increment(1);
                     self.delete_later(row);
                     continue;
                 }
@@ -154,6 +155,7 @@ impl<S: Store> Engine<S> {
                     (outbox, message, Reason::MaxLength, text)
                 }
             };
+            metrics::counter!(crate::metrics::OUTBOX_RETURNED).increment(1);
             match undelivered(&self.signer, &message.properties, reason, text) {
                 Some((saga, input)) => {
                     batch.push(Item { request: Request::Saga(saga, input), settle: Settle::Returned(row) });
@@ -184,7 +186,7 @@ impl<S: Store> Engine<S> {
                 Err(StoreError::Unavailable(why)) => {
                     // Nothing is known of what the last commit did: what is stored decides.
                     self.cache.clear();
-                    metrics::counter!("sagad_store_errors_total").increment(1);
+                    metrics::counter!(crate::metrics::COMMITS_FAILED).increment(1);
                     if self.health.down(Part::Store, &why) {
                         tracing::error!(%why, "the database can't be reached; waiting for it, nothing is lost");
                     }
@@ -201,7 +203,7 @@ impl<S: Store> Engine<S> {
         self.cache.clear();
         if let [item] = batch.as_slice() {
             tracing::error!(%error, ?item, "the database refused this; it is set aside");
-            metrics::counter!("sagad_refused_items_total").increment(1);
+            metrics::counter!(crate::metrics::ITEMS_REFUSED).increment(1);
             if let Some(item) = batch.pop() {
                 set_aside(item, error);
             }
@@ -223,8 +225,8 @@ impl<S: Store> Engine<S> {
             let started = std::time::Instant::now();
             let write = round.batch(&self.confirmed);
             let committed = self.store.commit(&write).await?;
-            metrics::histogram!("sagad_commit_seconds").record(started.elapsed().as_secs_f64());
-            metrics::histogram!("sagad_batch_sagas").record(write.sagas.len() as f64);
+            metrics::histogram!(crate::metrics::COMMIT_SECONDS).record(started.elapsed().as_secs_f64());
+            metrics::histogram!(crate::metrics::BATCH_SAGAS).record(write.sagas.len() as f64);
             self.outbox.settled(self.confirmed.drain(..));
             self.confirmed_since = None;
 
@@ -285,11 +287,7 @@ impl<S: Store> Engine<S> {
             if let Some(due) = saga.row.due {
                 self.timers.stored(due);
             }
-            if let Some(birth) = saga.birth {
-                metrics::counter!("sagad_sagas_started_total", "saga" => birth.definition.to_string()).increment(1);
-            }
             if saga.row.ended_at.is_some() {
-                metrics::counter!("sagad_sagas_ended_total", "status" => saga.row.status.as_str()).increment(1);
                 // Nobody may be listening.
                 let _ = self.ended.send(saga.id);
             }
@@ -312,6 +310,7 @@ impl<S: Store> Engine<S> {
             if stale.contains(&saga.saga.id) || distrusted.contains(&saga.saga.id) {
                 continue;
             }
+            saga.count();
             if let Some(due) = waits {
                 self.wake_at(saga.saga.id, due, now);
             }
@@ -320,7 +319,7 @@ impl<S: Store> Engine<S> {
                 self.cache.put(Cached { saga, pinned, input_size }, state_size);
             }
         }
-        metrics::counter!("sagad_conflicts_total").increment(stale.len() as u64);
+        metrics::counter!(crate::metrics::STALE_WRITES).increment(stale.len() as u64);
         distrusted
     }
 
@@ -394,7 +393,7 @@ pub fn keep(delivery: Delivery, class: &'static str, reason: String) -> Item {
 }
 
 fn dead_letter(delivery: &Delivery, class: &'static str, reason: String) -> DeadLetter {
-    metrics::counter!("sagad_dead_letters_total", "why" => class).increment(1);
+    metrics::counter!(crate::metrics::DEAD_LETTERS, "why" => class).increment(1);
     tracing::warn!(queue = delivery.message.queue.as_str(), %reason, "a message is kept as a dead letter");
     let at = Time::from(SystemTime::now());
     DeadLetter { id: Uuid::now_v7(), at, reason, message: delivery.message.clone() }

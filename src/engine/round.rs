@@ -260,7 +260,7 @@ impl Round {
     }
 
     fn ignore(&mut self, item: &Item, ignored: Ignored) {
-        metrics::counter!("sagad_ignored_total", "why" => ignored.as_str()).increment(1);
+        metrics::counter!(crate::metrics::ANSWERS_IGNORED, "why" => ignored.as_str()).increment(1);
         if ignored == Ignored::UnknownAttempt {
             self.keep(
                 item,
@@ -410,6 +410,24 @@ impl Work {
         self.outbox.extend(rows);
         self.entries.extend(entries);
         self.saga = saga;
+    }
+
+    /// Counts what was committed.
+    pub(super) fn count(&self) {
+        let saga = || ("saga", self.saga.definition.to_string());
+        if self.expected == 0 {
+            metrics::counter!(crate::metrics::SAGAS_STARTED, &[saga()]).increment(1);
+        }
+        for entry in &self.entries {
+            match entry {
+                Entry::Completed { .. } | Entry::Compensated {} | Entry::GaveUp {} => {
+                    let labels = [saga(), ("status", self.saga.status().as_str().to_owned())];
+                    metrics::counter!(crate::metrics::SAGAS_ENDED, &labels).increment(1);
+                }
+                Entry::Suspended { .. } => metrics::counter!(crate::metrics::SAGAS_SUSPENDED, &[saga()]).increment(1),
+                _ => {}
+            }
+        }
     }
 
     /// Leaves the saga to an operator.
