@@ -32,7 +32,7 @@ pub enum Request {
     /// Something happened to a saga.
     Saga(SagaId, Input),
     /// Keep a message that nobody can read or place.
-    Keep(DeadLetter),
+    Keep(Box<DeadLetter>),
 }
 
 /// A start, as it was asked for.

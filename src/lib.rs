@@ -14,6 +14,7 @@ pub mod bench;
 pub mod broker;
 pub mod config;
 pub mod core;
+pub mod daemon;
 pub mod definitions;
 pub mod engine;
 pub mod health;

@@ -54,7 +54,7 @@ pub struct Api<S> {
     /// What works.
     pub health: Health,
     /// What can be started, and the names of steps.
-    pub definitions: Definitions<S>,
+    pub definitions: Arc<Definitions<S>>,
     /// What was counted.
     pub metrics: Metrics,
     /// The largest body, in bytes.

@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod config;
+mod serve;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,6 +29,8 @@ enum Command {
     Bench(bench::Bench),
     Check(check::Check),
     Config(config::Show),
+    Migrate(serve::Migrate),
+    Serve(serve::Serve),
 }
 
 /// Where the configuration comes from.
@@ -50,6 +53,9 @@ pub(crate) enum Failure {
     /// The configuration is wrong.
     #[error("the configuration is wrong:\n{0}")]
     Config(#[from] ConfigErrors),
+    /// What the configuration says can't be done.
+    #[error("{0}")]
+    Misconfigured(String),
     /// It did not work.
     #[error("{0}")]
     Failed(String),
@@ -62,7 +68,7 @@ impl Failure {
     fn code(&self) -> ExitCode {
         match self {
             Failure::Failed(_) | Failure::Reported => ExitCode::from(1),
-            Failure::Config(_) => ExitCode::from(2),
+            Failure::Config(_) | Failure::Misconfigured(_) => ExitCode::from(2),
         }
     }
 }
@@ -74,6 +80,8 @@ impl Cli {
             Command::Bench(bench) => bench.run(),
             Command::Check(check) => check.run(),
             Command::Config(show) => show.run(),
+            Command::Migrate(migrate) => migrate.run(),
+            Command::Serve(serve) => serve.run(),
         };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
@@ -96,4 +104,11 @@ fn print(text: &str) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// Runs asynchronous work to its end, on all cores.
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Failed(format!("no threads can be started: {error}")))?;
+    Ok(runtime.block_on(work))
 }

@@ -103,12 +103,13 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    /// Works until all senders of `items` are gone, then deletes what the broker still confirms until `published` ends too.
-    /// `abort` ends it at once; what is in hand stays un-acknowledged.
+    /// Works until all senders of `items` are gone, says so by cancelling `drained`, then deletes what the broker still
+    /// confirms until `published` ends too. `abort` ends it at once; what is in hand stays un-acknowledged.
     pub async fn run(
         mut self,
         mut items: mpsc::Receiver<Item>,
         mut published: mpsc::Receiver<Vec<Published>>,
+        drained: CancellationToken,
         abort: CancellationToken,
     ) {
         let mut batch = Vec::with_capacity(BATCH);
@@ -132,6 +133,9 @@ impl<S: Store> Engine<S> {
                     () = abort.cancelled() => return,
                     () = self.settle(&mut batch) => {}
                 }
+            }
+            if !items_open {
+                drained.cancel();
             }
         }
     }
@@ -349,6 +353,10 @@ impl<S: Store> Engine<S> {
                 };
                 self.answer_start(delivery, reply_to, &body);
             }
+            (Settle::StartDelivery { delivery, reply_to }, Outcome::Kept { reason }) => {
+                let body = json!({ "error": { "code": "unreadable", "message": reason } });
+                self.answer_start(delivery, reply_to, &body);
+            }
             (Settle::StartDelivery { delivery, .. }, _) => delivery.receipt.ack(),
             (Settle::Started(_) | Settle::Ordered(_), _) => {}
         }
@@ -386,10 +394,19 @@ async fn sleep_until(at: Option<tokio::time::Instant>) {
     }
 }
 
-/// An item that keeps a message that can't be read or placed.
-pub fn keep(delivery: Delivery, class: &'static str, reason: String) -> Item {
+/// An item that keeps a message that can't be read or placed. A start's sender is told.
+pub fn keep(
+    delivery: Delivery,
+    class: &'static str,
+    reason: String,
+    reply_to: Option<(String, Option<String>)>,
+) -> Item {
     let letter = dead_letter(&delivery, class, reason);
-    Item { request: Request::Keep(letter), settle: Settle::Delivery(delivery) }
+    let settle = match reply_to {
+        None => Settle::Delivery(delivery),
+        Some(_) => Settle::StartDelivery { delivery, reply_to },
+    };
+    Item { request: Request::Keep(Box::new(letter)), settle }
 }
 
 fn dead_letter(delivery: &Delivery, class: &'static str, reason: String) -> DeadLetter {

@@ -36,8 +36,8 @@ pub(super) enum Outcome {
     Saga { about: SagaId, result: Result<(), Refusal> },
     /// The cached state changes nothing for it, but that state may be an old one: to be decided again on the stored one.
     Undecided(SagaId),
-    /// It is about no saga.
-    Kept,
+    /// A message was kept as a dead letter, for this reason.
+    Kept { reason: String },
 }
 
 impl Outcome {
@@ -45,7 +45,7 @@ impl Outcome {
         match self {
             Outcome::Start { about, .. } => *about,
             Outcome::Saga { about, .. } | Outcome::Undecided(about) => Some(*about),
-            Outcome::Kept => None,
+            Outcome::Kept { .. } => None,
         }
     }
 
@@ -203,8 +203,8 @@ impl Round {
     ) -> Outcome {
         match &item.request {
             Request::Keep(letter) => {
-                self.dead_letters.push(letter.clone());
-                Outcome::Kept
+                self.dead_letters.push(DeadLetter::clone(letter));
+                Outcome::Kept { reason: letter.reason.clone() }
             }
             Request::Saga(id, input) => self.decide_saga(*id, input, item, names, signer),
             Request::Start(start) => {

@@ -1,0 +1,282 @@
+//! `sagad serve`: wires everything together, and takes it apart in order.
+//!
+//! ```text
+//!   HTTP ───────────┐                          ┌──> store
+//!   timers ─────────┼──> items ──> engine ─────┤
+//!   deliveries ─────┘      ▲                   └──> publisher ──> RabbitMQ
+//!      ▲                   └─ published <──────────────┘
+//!      └─ RabbitMQ
+//! ```
+//!
+//! A stop goes the same way: first nothing new comes in, then the engine commits what it has, then the publisher publishes
+//! what that promised, then the engine deletes what was confirmed.
+
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{Access, Api, BindError, Server, router};
+use crate::broker::amqp::{Amqp, BrokerMisconfigured, Stop};
+use crate::broker::message::Delivery;
+use crate::broker::names::Names;
+use crate::broker::publisher;
+use crate::broker::topology::TopologyPlan;
+use crate::config::Config;
+use crate::core::id::SagaId;
+use crate::definitions::{Definitions, LoadError};
+use crate::engine::{Engine, Parts, keep};
+use crate::health::{Health, Part};
+use crate::intake::{Intake, Item, Request, Settle};
+use crate::metrics::Metrics;
+use crate::outbox::Outbox;
+use crate::store::sql::SqlStore;
+use crate::store::{OpenError, Opening, Store, StoreError};
+use crate::timers;
+use crate::wire::incoming::{Meaning, asks_for_answer, read};
+use crate::wire::signature::Signer;
+
+/// Items that wait for the engine at the most; who has more has to wait.
+const WAITING_ITEMS: usize = 2048;
+
+/// Reports of the publisher that wait for the engine; each is of a whole batch.
+const WAITING_REPORTS: usize = 64;
+
+/// Between attempts to open a database that can't be reached.
+const OPEN_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why sagad does not run, or no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The store can't be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// What it says once it is open.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// `[topology]` makes no sense.
+    #[error("the topology is wrong:\n{}", .0.join("\n"))]
+    Topology(Vec<String>),
+    /// The definitions have errors; the text has every one of them.
+    #[error("the definitions have errors, and none is used until all are mended:\n{0}")]
+    Definitions(String),
+    /// The broker will never do what is asked.
+    #[error("RabbitMQ: {0}")]
+    Broker(#[from] BrokerMisconfigured),
+    /// The listener can't be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The process can't be prepared.
+    #[error("{0}")]
+    Process(String),
+    /// A part of sagad ended that should not have.
+    #[error("{0} ended unexpectedly; that is a bug in sagad, and it stops so that its supervisor starts it again")]
+    Died(&'static str),
+    /// A second signal came.
+    #[error("stopped at once by a second signal; what was in hand is taken up at the next start")]
+    Aborted,
+}
+
+impl ServeError {
+    /// Whether a person has to change something first: starting again will not help.
+    pub fn is_misconfiguration(&self) -> bool {
+        match self {
+            ServeError::Open(_) | ServeError::Topology(_) | ServeError::Definitions(_) => true,
+            ServeError::Broker(_) | ServeError::Bind(_) => true,
+            ServeError::Store(_) | ServeError::Process(_) | ServeError::Died(_) | ServeError::Aborted => false,
+        }
+    }
+}
+
+/// Runs sagad until a signal stops it.
+///
+/// # Errors
+/// [`ServeError`].
+pub async fn serve(config: Config) -> Result<(), ServeError> {
+    let signal = |kind| signal(kind).map_err(|error| ServeError::Process(format!("can't listen for signals: {error}")));
+    let (terminate, interrupt) = (&mut signal(SignalKind::terminate())?, &mut signal(SignalKind::interrupt())?);
+    let plan = TopologyPlan::new(&config.broker, &config.topology).map_err(ServeError::Topology)?;
+    let metrics = Metrics::install().map_err(|error| ServeError::Process(error.to_string()))?;
+    let server = Server::bind(&config.http).await?;
+    let health = Health::new();
+    let store = tokio::select! {
+        store = open(&config, &health) => store?,
+        () = stopped(terminate, interrupt) => return Ok(()),
+    };
+    health.up(Part::Store);
+    let signer = Signer::new(&store.secret().await?);
+    let definitions = Arc::new(Definitions::new(config.definitions.path.clone(), store.clone()));
+    load(&definitions).await?;
+
+    let names = Names::new(config.broker.prefix.clone());
+    let (publisher, publications) = publisher::channel();
+    let (items, waiting_items) = mpsc::channel(WAITING_ITEMS);
+    let (published, reports) = mpsc::channel(WAITING_REPORTS);
+    let (deliveries, waiting_deliveries) = mpsc::channel(WAITING_ITEMS);
+    let (timers, alarms) = timers::channel();
+    let (ended, _) = broadcast::channel(WAITING_ITEMS);
+    let outbox = Outbox::new(publisher.clone());
+    let intake = Intake::new(items.clone(), publisher, ended.clone());
+    let engine = Engine::new(Parts {
+        store: store.clone(),
+        definitions: Arc::clone(&definitions),
+        names,
+        signer: signer.clone(),
+        outbox: outbox.clone(),
+        timers,
+        health: health.clone(),
+        ended,
+        sweep: config.delay.sweep,
+    });
+
+    let stopping = CancellationToken::new();
+    let abort = CancellationToken::new();
+    let stop = Stop::default();
+    let api = Arc::new(Api {
+        store: store.clone(),
+        intake,
+        health: health.clone(),
+        definitions: Arc::clone(&definitions),
+        metrics,
+        max_body: config.http.max_body,
+        stopping: stopping.clone(),
+    });
+    let address = server.address();
+
+    let mut tasks = JoinSet::new();
+    let amqp = Amqp {
+        broker: config.broker.clone(),
+        plan,
+        deliveries,
+        publications,
+        published,
+        health: health.clone(),
+        stop: stop.clone(),
+    };
+    tasks.spawn(async move { ("the link to the broker", amqp.run().await.map_err(ServeError::from)) });
+    let (drained, aborted) = (stop.all.clone(), abort.clone());
+    tasks.spawn(async move { ("the engine", done(engine.run(waiting_items, reports, drained, aborted)).await) });
+    let deliver =
+        take_deliveries(waiting_deliveries, items.clone(), signer, config.broker.max_message, stopping.clone());
+    tasks.spawn(async move { ("the reader of deliveries", done(deliver).await) });
+    let timers = timers::run(store.clone(), items, alarms, stopping.clone());
+    tasks.spawn(async move { ("the timers", done(timers).await) });
+    let sweep = outbox.sweep(store.clone(), health, stopping.clone());
+    tasks.spawn(async move { ("the sweep of the outbox", done(sweep).await) });
+    let http = server.serve(router(api, Access::new(&config.http)), stopping.clone());
+    tasks.spawn(async move { ("the HTTP listener", done(http).await) });
+    let reload = watch::run(definitions, config.definitions.watch, stopping.clone());
+    tasks.spawn(async move { ("the watcher of definitions", reload.await.map_err(ServeError::Process)) });
+    tracing::info!(%address, "sagad is up");
+
+    let outcome = tokio::select! {
+        () = stopped(terminate, interrupt) => Ok(()),
+        Some(ended) = tasks.join_next() => Err(match ended {
+            Ok((_, Err(error))) => error,
+            Ok((name, Ok(()))) => ServeError::Died(name),
+            Err(panic) => ServeError::Process(format!("a task panicked: {panic}")),
+        }),
+    };
+    tracing::info!("stopping: finishing what is in hand");
+    stopping.cancel();
+    stop.consuming.cancel();
+    let outcome = tokio::select! {
+        () = async { while tasks.join_next().await.is_some() {} } => outcome,
+        () = stopped(terminate, interrupt) => outcome.and(Err(ServeError::Aborted)),
+        () = tokio::time::sleep(config.shutdown_grace) => {
+            tracing::warn!("not everything was finished in time; it is taken up at the next start");
+            outcome
+        }
+    };
+    abort.cancel();
+    tasks.shutdown().await;
+    store.close().await;
+    outcome
+}
+
+async fn done(work: impl Future<Output = ()>) -> Result<(), ServeError> {
+    work.await;
+    Ok(())
+}
+
+async fn stopped(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Opens the store; a database that can't be reached is waited for.
+async fn open(config: &Config, health: &Health) -> Result<SqlStore, ServeError> {
+    let opening = Opening { migrate: config.store.migrate_on_start, exclusive: true };
+    loop {
+        let store = match SqlStore::connect(&config.store.url, opening).await {
+            Ok(store) => store,
+            Err(OpenError::Store(StoreError::Unavailable(why))) => {
+                health.down(Part::Store, &why);
+                tracing::error!(%why, "the database can't be reached; waiting for it");
+                tokio::time::sleep(OPEN_PAUSE).await;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if config.store.url.starts_with("sqlite:") {
+            // Nobody else can be publishing these rows: no lease needs to run out first.
+            store.release_outbox().await?;
+        }
+        return Ok(store);
+    }
+}
+
+/// Loads the definitions for the first time.
+async fn load(definitions: &Definitions<SqlStore>) -> Result<(), ServeError> {
+    match definitions.reload().await {
+        Ok((changes, folder)) => {
+            watch::report(&changes, &folder);
+            Ok(())
+        }
+        Err(LoadError::Files(folder)) => Err(ServeError::Definitions(watch::summary(&folder))),
+        Err(LoadError::Store(error)) => Err(error.into()),
+    }
+}
+
+/// Reads what comes from the broker, and gives it to the engine.
+async fn take_deliveries(
+    mut deliveries: mpsc::Receiver<Delivery>,
+    items: mpsc::Sender<Item>,
+    signer: Signer,
+    max_message: usize,
+    stopping: CancellationToken,
+) {
+    loop {
+        let delivery = tokio::select! {
+            () = stopping.cancelled() => return,
+            delivery = deliveries.recv() => match delivery {
+                Some(delivery) => delivery,
+                // The link to the broker has ended, and says why.
+                None => return stopping.cancelled().await,
+            },
+        };
+        let id = SagaId(uuid::Uuid::now_v7());
+        let item = match read(&signer, &delivery.message, max_message, id) {
+            Ok(Meaning::Saga(saga, input)) => {
+                Item { request: Request::Saga(saga, input), settle: Settle::Delivery(delivery) }
+            }
+            Ok(Meaning::Start(start, reply_to)) => {
+                Item { request: Request::Start(start), settle: Settle::StartDelivery { delivery, reply_to } }
+            }
+            Err(why) => {
+                let reply_to = asks_for_answer(&delivery.message);
+                keep(delivery, why.class, why.reason, reply_to)
+            }
+        };
+        if items.send(item).await.is_err() {
+            return stopping.cancelled().await;
+        }
+    }
+}
