@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::definitions::{Changes, Definitions, Folder};
+use crate::report::Finding;
 use crate::store::Store;
 
 /// Editors write a file in several steps, deployments several files: what comes so close together is one change.
@@ -87,15 +88,12 @@ pub(super) fn report(changes: &Changes, folder: &Folder) {
 
 /// Every problem of every file, a line each.
 pub(super) fn summary(folder: &Folder) -> String {
-    let mut lines = Vec::new();
-    for file in &folder.files {
-        for problem in &file.diagnostics {
-            let before = &file.text[..problem.span.start.min(file.text.len())];
-            let line = before.matches('\n').count() + 1;
-            let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-            let place = format!("{}:{line}:{column}", file.path.display());
-            lines.push(format!("{place}: {} ({}) {}", problem.message, problem.code, problem.help));
-        }
-    }
-    lines.join("\n")
+    let lines = folder.files.iter().flat_map(|file| {
+        let findings = file.diagnostics.iter().map(|problem| Finding::new(&file.path, &file.text, problem));
+        findings.map(|finding| match finding.help {
+            "" => finding.to_string(),
+            help => format!("{finding}; {help}"),
+        })
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
