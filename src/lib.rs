@@ -20,6 +20,7 @@ pub mod engine;
 pub mod health;
 pub mod intake;
 pub mod json;
+pub mod lint;
 pub mod metrics;
 pub mod outbox;
 pub mod report;

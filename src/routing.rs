@@ -2,11 +2,10 @@
 
 use std::ops::Range;
 
-use toml::de::{DeTable, DeValue};
-
 use crate::broker::topology::{QueuePlan, TopologyPlan};
 use crate::core::definition::{Command, Definition, Priority, Step};
 use crate::core::diagnostic::{Diagnostic, Severity};
+use crate::core::parse::places::{Key, Places};
 
 /// What is doubtful about where the commands of `definition` go; `text` is the file that it was read from.
 ///
@@ -98,41 +97,4 @@ fn heeds_priority(queues: &[&QueuePlan]) -> bool {
 
 fn warning(code: &'static str, span: Range<usize>, message: String, help: &str) -> Diagnostic {
     Diagnostic { severity: Severity::Warning, code, span, message, help: help.to_owned() }
-}
-
-/// The places of keys in a definition's text.
-struct Places<'t>(Option<toml::Spanned<DeTable<'t>>>);
-
-#[derive(Clone, Copy)]
-enum Key {
-    Name(&'static str),
-    /// One of the steps, by its place.
-    Step(usize),
-}
-
-impl<'t> Places<'t> {
-    fn new(text: &'t str) -> Places<'t> {
-        Places(DeTable::parse(text).ok())
-    }
-
-    /// The bytes of the value at `path`, or of as much of the path as is written in the file: what a step inherits has no place of
-    /// its own there.
-    fn find(&self, path: &[Key]) -> Range<usize> {
-        let Some(root) = &self.0 else { return 0..0 };
-        let mut table = Some(root.get_ref());
-        let mut span = 0..0;
-        for key in path {
-            let next = table.and_then(|table| match *key {
-                Key::Name(name) => table.get(name),
-                Key::Step(at) => table.get("steps").and_then(|steps| steps.get_ref().get(at)),
-            });
-            let Some(next) = next else { break };
-            span = next.span();
-            table = match next.get_ref() {
-                DeValue::Table(table) => Some(table),
-                _ => None,
-            };
-        }
-        span
-    }
 }

@@ -33,10 +33,3 @@ pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Opt
     let scored = candidates.map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate));
     scored.filter(|&(distance, _)| distance <= reach).min_by_key(|&(distance, _)| distance).map(|(_, near)| near)
 }
-
-/// Line and column of a byte of a text, from 1; columns count characters.
-pub fn place(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset).unwrap_or(text);
-    let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
-    (before.matches('\n').count() + 1, column)
-}

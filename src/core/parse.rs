@@ -9,6 +9,7 @@
 mod body;
 mod command;
 mod graph;
+pub mod places;
 mod reader;
 mod references;
 mod schema;

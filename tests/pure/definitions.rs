@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use sagad::core::definition::{CompensateOn, Definition, Events, KeyReuse, OnCompensationFailure, Priority, Retry};
-use sagad::core::diagnostic::{Diagnostic, Severity, place};
+use sagad::core::diagnostic::{Diagnostic, Severity};
 use sagad::core::parse::parse;
+use sagad::report::place;
 use serde_json::json;
 
 fn no_file(name: &str) -> Result<String, String> {

@@ -1,0 +1,162 @@
+//! Definitions as files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::string::FromUtf8Error;
+use std::sync::Arc;
+
+use crate::broker::topology::TopologyPlan;
+use crate::core::definition::Definition;
+use crate::core::diagnostic::{Diagnostic, Severity};
+use crate::core::parse::parse;
+use crate::core::parse::places::{Key, Places};
+use crate::store::Source;
+use crate::{lint, routing};
+
+/// A definition's file and what is wrong with it.
+#[derive(Debug)]
+pub struct File {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its text; empty if it could not be read.
+    pub text: String,
+    /// Errors and warnings, in the order of the text.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// All files of a folder, and the definitions of those without errors.
+#[derive(Debug, Default)]
+pub struct Folder {
+    /// Every definition's file, sorted by path.
+    pub files: Vec<File>,
+    /// What parsed, with its text, by name.
+    pub definitions: BTreeMap<Arc<str>, (Definition, Source)>,
+}
+
+impl Folder {
+    /// Whether any file has an error.
+    pub fn has_errors(&self) -> bool {
+        let mut diagnostics = self.files.iter().flat_map(|file| &file.diagnostics);
+        diagnostics.any(|diagnostic| diagnostic.severity == Severity::Error)
+    }
+}
+
+/// Reads definitions: each path is a file or a folder, of which every `*.toml` below it but `*.test.toml` is read. With a
+/// `topology`, they are also held against it.
+pub fn read(paths: &[PathBuf], topology: Option<&TopologyPlan>) -> Folder {
+    let mut folder = Folder::default();
+    let mut found = BTreeSet::new();
+    for path in paths {
+        if let Err(why) = collect(path, &mut BTreeSet::new(), &mut found) {
+            let help = "give the folder of your definitions as `definitions.path`, or the path of a definition";
+            folder.files.push(unreadable(path, &why, help));
+        }
+    }
+    let mut first_of = BTreeMap::new();
+    for path in found {
+        match std::fs::read(&path).map(String::from_utf8) {
+            Ok(Ok(text)) => folder.add(path, text, topology, &mut first_of),
+            Ok(Err(binary)) => folder.files.push(not_text(&path, &binary)),
+            Err(why) => folder.files.push(unreadable(&path, &why, "let sagad read it, or remove it")),
+        }
+    }
+    folder
+}
+
+impl Folder {
+    /// `first_of`: which file has which name so far.
+    fn add(
+        &mut self,
+        path: PathBuf,
+        text: String,
+        topology: Option<&TopologyPlan>,
+        first_of: &mut BTreeMap<String, PathBuf>,
+    ) {
+        let mut schema = None;
+        let parsed = parse(&text, &mut |name| {
+            let text = std::fs::read_to_string(path.with_file_name(name)).map_err(|why| why.to_string())?;
+            Ok(schema.insert(text).clone())
+        });
+        let (definition, mut diagnostics) = match parsed {
+            Err(diagnostics) => (None, diagnostics),
+            Ok((definition, mut diagnostics)) => {
+                diagnostics.extend(lint::warnings(&definition, &text));
+                diagnostics.extend(topology.into_iter().flat_map(|plan| routing::warnings(&definition, &text, plan)));
+                (Some(definition), diagnostics)
+            }
+        };
+        let places = Places::new(&text);
+        let name = [Key::Name("name")];
+        match places.text(&name).and_then(|name| first_of.get_key_value(name)) {
+            Some((taken, first)) => diagnostics.push(duplicate(taken, places.find(&name), first)),
+            None => {
+                first_of.extend(places.text(&name).map(|name| (name.to_owned(), path.clone())));
+                let source = Source { toml: text.clone(), schema };
+                self.definitions.extend(definition.map(|it| (it.name.clone(), (it, source))));
+            }
+        }
+        diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
+        self.files.push(File { path, text, diagnostics });
+    }
+}
+
+/// Finds the definitions at or below a path. Hidden files and folders are none of ours: editors keep their drafts there, and
+/// a mounted Kubernetes ConfigMap its versions.
+fn collect(path: &Path, seen: &mut BTreeSet<PathBuf>, found: &mut BTreeSet<PathBuf>) -> io::Result<()> {
+    if !std::fs::metadata(path)?.is_dir() {
+        found.insert(path.to_owned());
+        return Ok(());
+    }
+    // A link may lead back to where we came from.
+    if !seen.insert(path.canonicalize()?) {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(path)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with('.') {
+            continue;
+        }
+        if path.is_dir() || (name.ends_with(".toml") && !name.ends_with(".test.toml")) {
+            collect(&path, seen, found)?;
+        }
+    }
+    Ok(())
+}
+
+fn unreadable(path: &Path, why: &io::Error, help: &str) -> File {
+    let diagnostic = Diagnostic {
+        severity: Severity::Error,
+        code: "unreadable",
+        span: 0..0,
+        message: format!("can't be read: {why}"),
+        help: help.to_owned(),
+    };
+    File { path: path.to_owned(), text: String::new(), diagnostics: vec![diagnostic] }
+}
+
+fn not_text(path: &Path, binary: &FromUtf8Error) -> File {
+    let start = binary.utf8_error().valid_up_to();
+    let diagnostic = Diagnostic {
+        severity: Severity::Error,
+        code: "not-utf-8",
+        span: start..start + 1,
+        message: "this is no UTF-8 text".to_owned(),
+        help: "save the file in UTF-8".to_owned(),
+    };
+    // What comes before the first wrong byte is the same, and so is its place.
+    let text = String::from_utf8_lossy(binary.as_bytes()).into_owned();
+    File { path: path.to_owned(), text, diagnostics: vec![diagnostic] }
+}
+
+fn duplicate(name: &str, place: Range<usize>, first: &Path) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Error,
+        code: "duplicate-name",
+        span: place,
+        message: format!("the name `{name}` is taken by {}", first.display()),
+        help: "names are unique in the folder: rename one of the two".to_owned(),
+    }
+}
