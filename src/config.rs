@@ -202,6 +202,9 @@ pub struct Http {
     pub tokens: Vec<Token>,
     /// Largest body that is read, in bytes (1 MiB).
     pub max_body: usize,
+    /// How long the head of a request, and then its body, may take to come (15 s).
+    #[serde(serialize_with = "show::duration")]
+    pub read_timeout: Duration,
     /// Set to serve HTTPS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,

@@ -14,9 +14,6 @@ use super::problem::{Flaw, Kind, Problem};
 use crate::json;
 use crate::store::Store;
 
-/// How long a body may take to come: what fits the bound comes in seconds over any line.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// A JSON body; `None` if there is none.
 #[derive(Debug)]
 pub(super) struct Json(pub(super) Option<Value>);
@@ -26,7 +23,7 @@ impl<S: Store> FromRequest<Arc<Api<S>>> for Json {
 
     async fn from_request(request: Request, api: &Arc<Api<S>>) -> Result<Json, Problem> {
         let is_json = declares_json(request.headers());
-        let bytes = read(request, api.max_body).await?;
+        let bytes = read(request, api.max_body, api.read_timeout).await?;
         if bytes.is_empty() {
             return Ok(Json(None));
         }
@@ -53,7 +50,7 @@ fn declares_json(headers: &HeaderMap) -> bool {
     is_json && charset.is_none_or(|charset| charset == "utf-8")
 }
 
-async fn read(request: Request, limit: usize) -> Result<Vec<u8>, Problem> {
+async fn read(request: Request, limit: usize, patience: Duration) -> Result<Vec<u8>, Problem> {
     let too_large = || {
         let detail = format!("the body may have {limit} bytes at the most (`http.max_body`)");
         Problem::new(Kind::BodyTooLarge, detail)
@@ -75,9 +72,12 @@ async fn read(request: Request, limit: usize) -> Result<Vec<u8>, Problem> {
         }
         Ok(())
     };
-    match tokio::time::timeout(PATIENCE, whole).await {
+    match tokio::time::timeout(patience, whole).await {
         Ok(outcome) => outcome.map(|()| bytes),
-        Err(_) => Err(Problem::new(Kind::SlowRequest, format!("the body took longer than {} s", PATIENCE.as_secs()))),
+        Err(_) => {
+            let detail = format!("the body took longer than {patience:?} (`http.read_timeout`)");
+            Err(Problem::new(Kind::SlowRequest, detail))
+        }
     }
 }
 

@@ -2,35 +2,19 @@
 
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Path, State};
-use axum::http::{StatusCode, request::Parts};
+use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde::Serialize;
-use uuid::Uuid;
 
 use super::body::{Json, Members, Query};
-use super::problem::{Answer, Kind, Problem};
+use super::path::LetterPath;
+use super::problem::{Answer, Problem};
 use super::sagas::cursor;
 use super::view::At;
 use super::{Api, Page};
 use crate::broker::message::{Outgoing, Properties};
 use crate::store::{self, Store};
-
-/// A dead letter's id in the path.
-pub(super) struct Id(Uuid);
-
-impl<S: Send + Sync> FromRequestParts<S> for Id {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Id, Problem> {
-        let path = Path::<String>::from_request_parts(parts, state).await.ok();
-        path.and_then(|path| Uuid::try_parse(&path.0).ok()).map(Id).ok_or_else(unknown)
-    }
-}
-
-fn unknown() -> Problem {
-    Problem::new(Kind::UnknownDeadLetter, "there is no dead letter of this id")
-}
 
 /// How a dead letter is shown.
 #[derive(Serialize)]
@@ -84,15 +68,15 @@ pub(super) async fn list<S: Store>(State(api): State<Arc<Api<S>>>, mut query: Qu
 }
 
 /// `GET /v1/dead-letters/{id}`
-pub(super) async fn show<S: Store>(State(api): State<Arc<Api<S>>>, Id(id): Id) -> Answer {
-    let letter = api.store.dead_letter(id).await?.ok_or_else(unknown)?;
+pub(super) async fn show<S: Store>(State(api): State<Arc<Api<S>>>, LetterPath(id): LetterPath) -> Answer {
+    let letter = api.store.dead_letter(id).await?.ok_or_else(Problem::unknown_dead_letter)?;
     Ok(super::json(StatusCode::OK, &DeadLetter::new(&letter)))
 }
 
 /// `POST /v1/dead-letters/{id}/replay`: the message again, to where it was sent, and forgotten once the broker has it.
-pub(super) async fn replay<S: Store>(State(api): State<Arc<Api<S>>>, Id(id): Id, body: Json) -> Answer {
+pub(super) async fn replay<S: Store>(State(api): State<Arc<Api<S>>>, LetterPath(id): LetterPath, body: Json) -> Answer {
     Members::of(body)?.finish()?;
-    let letter = api.store.dead_letter(id).await?.ok_or_else(unknown)?;
+    let letter = api.store.dead_letter(id).await?.ok_or_else(Problem::unknown_dead_letter)?;
     // The broker closes the channel on a `user_id` that is not the one we are connected as.
     let properties = Properties { user_id: None, ..letter.message.properties };
     let message = Outgoing {
@@ -110,9 +94,9 @@ pub(super) async fn replay<S: Store>(State(api): State<Arc<Api<S>>>, Id(id): Id,
 }
 
 /// `DELETE /v1/dead-letters/{id}`
-pub(super) async fn discard<S: Store>(State(api): State<Arc<Api<S>>>, Id(id): Id) -> Answer {
+pub(super) async fn discard<S: Store>(State(api): State<Arc<Api<S>>>, LetterPath(id): LetterPath) -> Answer {
     match api.store.delete_dead_letter(id).await? {
         true => Ok(StatusCode::NO_CONTENT.into_response()),
-        false => Err(unknown()),
+        false => Err(Problem::unknown_dead_letter()),
     }
 }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::body::{Json, Members, Query};
+use super::path::NamePath;
 use super::problem::{Answer, Flaw, Kind, Problem};
 use super::view::At;
 use super::{Api, Page};
@@ -119,8 +120,7 @@ pub(super) async fn list<S: Store>(State(api): State<Arc<Api<S>>>, query: Query)
 }
 
 /// `GET /v1/definitions/{name}`: with its text and all revisions that were ever current.
-pub(super) async fn show<S: Store>(State(api): State<Arc<Api<S>>>, name: Option<Path<String>>) -> Answer {
-    let name = name.map(|Path(name)| name).unwrap_or_default();
+pub(super) async fn show<S: Store>(State(api): State<Arc<Api<S>>>, NamePath(name): NamePath) -> Answer {
     let unknown = || Problem::new(Kind::UnknownDefinition, format!("there is no definition `{name}`"));
     let pinned = api.definitions.current(&name).ok_or_else(unknown)?;
 

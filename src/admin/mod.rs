@@ -14,6 +14,7 @@ mod body;
 mod dead_letters;
 mod definitions;
 mod orders;
+mod path;
 pub mod problem;
 mod sagas;
 mod server;
@@ -22,7 +23,7 @@ pub mod view;
 mod wait;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
@@ -59,6 +60,8 @@ pub struct Api<S> {
     pub metrics: Metrics,
     /// The largest body, in bytes.
     pub max_body: usize,
+    /// How long a body may take to come.
+    pub read_timeout: Duration,
     /// Cancelled when sagad stops: whoever waits is answered at once.
     pub stopping: CancellationToken,
 }

@@ -2,46 +2,49 @@
 
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Path, State};
-use axum::http::{StatusCode, request::Parts};
+use axum::extract::State;
+use axum::http::StatusCode;
 use serde_json::Value;
 
 use super::body::{Json, Members, non_empty, text};
+use super::path::{SagaPath, StepPath};
 use super::problem::{Answer, Kind, Problem};
-use super::sagas::Id;
+
 use super::{Actor, Api};
 use crate::core::entry::Resolution;
 use crate::core::id::SagaId;
 use crate::core::input::Order;
 use crate::store::Store;
 
-/// A step's name in the path.
-pub(super) struct StepName(String);
-
-impl<S: Send + Sync> FromRequestParts<S> for StepName {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<StepName, Problem> {
-        let unknown = || Problem::new(Kind::UnknownStep, "the path has no step's name in it");
-        let path = Path::<Vec<(String, String)>>::from_request_parts(parts, state).await.map_err(|_| unknown())?;
-        path.0.into_iter().find(|(name, _)| name == "step").map(|(_, step)| StepName(step)).ok_or_else(unknown)
-    }
-}
-
 /// `POST /v1/sagas/{id}/cancel`
-pub(super) async fn cancel<S: Store>(api: State<Arc<Api<S>>>, actor: Actor, Id(id): Id, body: Json) -> Answer {
+pub(super) async fn cancel<S: Store>(
+    api: State<Arc<Api<S>>>,
+    actor: Actor,
+    SagaPath(id): SagaPath,
+    body: Json,
+) -> Answer {
     let reason = only_reason(body)?;
     carry_out(&api, actor, id, Order::Cancel { reason }).await
 }
 
 /// `POST /v1/sagas/{id}/suspend`
-pub(super) async fn suspend<S: Store>(api: State<Arc<Api<S>>>, actor: Actor, Id(id): Id, body: Json) -> Answer {
+pub(super) async fn suspend<S: Store>(
+    api: State<Arc<Api<S>>>,
+    actor: Actor,
+    SagaPath(id): SagaPath,
+    body: Json,
+) -> Answer {
     let reason = only_reason(body)?;
     carry_out(&api, actor, id, Order::Suspend { reason }).await
 }
 
 /// `POST /v1/sagas/{id}/resume`
-pub(super) async fn resume<S: Store>(api: State<Arc<Api<S>>>, actor: Actor, Id(id): Id, body: Json) -> Answer {
+pub(super) async fn resume<S: Store>(
+    api: State<Arc<Api<S>>>,
+    actor: Actor,
+    SagaPath(id): SagaPath,
+    body: Json,
+) -> Answer {
     let reason = only_reason(body)?;
     carry_out(&api, actor, id, Order::Resume { reason }).await
 }
@@ -50,8 +53,8 @@ pub(super) async fn resume<S: Store>(api: State<Arc<Api<S>>>, actor: Actor, Id(i
 pub(super) async fn retry<S: Store>(
     api: State<Arc<Api<S>>>,
     actor: Actor,
-    Id(id): Id,
-    StepName(step): StepName,
+    SagaPath(id): SagaPath,
+    StepPath(step): StepPath,
     body: Json,
 ) -> Answer {
     let reason = only_reason(body)?;
@@ -62,8 +65,8 @@ pub(super) async fn retry<S: Store>(
 pub(super) async fn resolve<S: Store>(
     api: State<Arc<Api<S>>>,
     actor: Actor,
-    Id(id): Id,
-    StepName(step): StepName,
+    SagaPath(id): SagaPath,
+    StepPath(step): StepPath,
     body: Json,
 ) -> Answer {
     let mut members = Members::of(body)?;

@@ -157,6 +157,11 @@ impl Problem {
         Problem::new(Kind::UnknownSaga, format!("there is no saga {id}"))
     }
 
+    /// There is no such dead letter.
+    pub fn unknown_dead_letter() -> Problem {
+        Problem::new(Kind::UnknownDeadLetter, "there is no dead letter of this id")
+    }
+
     /// Later, in so many seconds.
     pub fn unavailable(detail: impl Into<String>, retry_after: u32) -> Problem {
         Problem::new(Kind::Unavailable, detail).with_header(header::RETRY_AFTER, HeaderValue::from(retry_after))

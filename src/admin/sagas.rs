@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, Path, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::body::{Json, Members, Query, non_empty};
+use super::path::SagaPath;
 use super::problem::{Answer, Kind, Problem};
 use super::{Actor, Api, Page, view, wait};
 use crate::core::id::SagaId;
@@ -27,20 +28,6 @@ const LONGEST_DELAY: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 /// Sagas read from the database at a time, and the bytes of a page after which no more are: a page of large sagas ends early.
 const CHUNK: usize = 50;
 const PAGE_BYTES: usize = 8 << 20;
-
-/// A saga's id in the path. What can't be one is the id of no saga.
-pub(super) struct Id(pub(super) SagaId);
-
-impl<S: Send + Sync> FromRequestParts<S> for Id {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Id, Problem> {
-        let unknown = || Problem::new(Kind::UnknownSaga, "the path has no saga's id in it: they are UUIDs");
-        let path = Path::<Vec<(String, String)>>::from_request_parts(parts, state).await.map_err(|_| unknown())?;
-        let id = path.0.iter().find(|(name, _)| name == "id").and_then(|(_, id)| Uuid::try_parse(id).ok());
-        id.map(|id| Id(SagaId(id))).ok_or_else(unknown)
-    }
-}
 
 /// A saga and the revision that it is pinned to, if that can still be read.
 pub(super) struct Shown {
@@ -250,12 +237,16 @@ pub(super) fn cursor(text: String) -> Result<Uuid, String> {
 }
 
 /// `GET /v1/sagas/{id}`
-pub(super) async fn show<S: Store>(State(api): State<Arc<Api<S>>>, Id(id): Id) -> Answer {
+pub(super) async fn show<S: Store>(State(api): State<Arc<Api<S>>>, SagaPath(id): SagaPath) -> Answer {
     Ok(super::json(StatusCode::OK, &api.saga(id).await?.view()))
 }
 
 /// `GET /v1/sagas/{id}/history`
-pub(super) async fn history<S: Store>(State(api): State<Arc<Api<S>>>, Id(id): Id, mut query: Query) -> Answer {
+pub(super) async fn history<S: Store>(
+    State(api): State<Arc<Api<S>>>,
+    SagaPath(id): SagaPath,
+    mut query: Query,
+) -> Answer {
     let limit = query.limit(1000, 10_000)?;
     let from = query.one("cursor", |text| {
         text.parse::<u64>().map_err(|_| "must be the next_cursor of the page before".to_owned())

@@ -19,9 +19,6 @@ use crate::config::Http;
 /// Connections at a time; more wait to be accepted.
 const CONNECTIONS: usize = 1024;
 
-/// How long the head of a request may take to come, and how long a connection may be idle between two.
-const HEAD_PATIENCE: Duration = Duration::from_secs(15);
-
 /// The largest head of a request, in bytes.
 const LARGEST_HEAD: usize = 64 << 10;
 
@@ -46,6 +43,7 @@ pub enum BindError {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    read_timeout: Duration,
 }
 
 impl Server {
@@ -57,7 +55,7 @@ impl Server {
         let failed = |error| BindError::Address { address: config.listen, error };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Server { listener, address })
+        Ok(Server { listener, address, read_timeout: config.read_timeout })
     }
 
     /// Where it listens: the port is the system's choice where 0 is configured.
@@ -82,7 +80,7 @@ impl Server {
                 Ok((stream, _)) => {
                     // Answers are small and awaited.
                     let _ = stream.set_nodelay(true);
-                    let connection = converse(stream, router.clone(), stopping.clone());
+                    let connection = converse(stream, router.clone(), self.read_timeout, stopping.clone());
                     connections.spawn(async move {
                         connection.await;
                         drop(place);
@@ -100,14 +98,15 @@ impl Server {
     }
 }
 
-/// One connection from its first request to its last.
-async fn converse<I>(stream: I, router: Router, stopping: CancellationToken)
+/// One connection from its first request to its last. `patience` is for the head of a request, so also for how long a
+/// connection may be idle.
+async fn converse<I>(stream: I, router: Router, patience: Duration, stopping: CancellationToken)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
+        .header_read_timeout(patience)
         .max_buf_size(LARGEST_HEAD)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);

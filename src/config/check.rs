@@ -264,6 +264,7 @@ fn http(mut table: Table<'_>, environment: &BTreeMap<String, String>) -> Http {
         listen: table.or("listen", SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7242), listen),
         tokens,
         max_body: table.or("max_body", 1 << 20, integer(1..=LARGEST)),
+        read_timeout: table.or("read_timeout", 15 * SECOND, duration(10 * MILLISECOND..=3600 * SECOND)),
         tls: tls(table.table("tls")),
     };
     if open && !http.listen.ip().is_loopback() {

@@ -1,4 +1,5 @@
 //! Tests that need no services.
 
+mod admin;
 mod definitions;
 mod templates;
