@@ -14,7 +14,7 @@ use super::view::At;
 use super::{Api, Page};
 use crate::core::definition::{Command, Definition, Events, KeyReuse, OnCompensationFailure, Priority};
 use crate::core::diagnostic::Severity;
-use crate::definitions::{File, Folder, LoadError, Pinned};
+use crate::definitions::{Folder, LoadError, Pinned};
 use crate::report::Finding;
 use crate::store::Store;
 
@@ -154,35 +154,23 @@ pub(super) async fn reload<S: Store>(State(api): State<Arc<Api<S>>>, body: Json)
     match api.definitions.reload().await {
         Ok((changes, folder)) => {
             let mut answer = json!(changes);
-            answer["warnings"] = diagnostics(&folder, Severity::Warning).into();
+            answer["warnings"] = json!(findings(&folder, Severity::Warning));
             Ok(super::json(StatusCode::OK, &answer))
         }
         Err(LoadError::Store(error)) => Err(error.into()),
         Err(LoadError::Files(folder)) => {
-            let errors = diagnostics(&folder, Severity::Error);
+            let errors = findings(&folder, Severity::Error);
             let detail = format!("{} errors in the definitions; what was loaded before stays in use", errors.len());
-            let flaw = |error: &Value| Flaw {
-                pointer: None,
-                parameter: None,
-                detail: error["text"].as_str().unwrap_or_default().to_owned(),
-            };
+            let flaw = |finding: &Finding<'_>| Flaw { pointer: None, parameter: None, detail: finding.to_string() };
             let flaws = errors.iter().map(flaw).collect();
             let problem = Problem::new(Kind::InvalidDefinitions, detail).with_errors(flaws);
-            Err(problem.with("diagnostics", errors.into()))
+            Err(problem.with("findings", json!(errors)))
         }
     }
 }
 
-fn diagnostics(folder: &Folder, severity: Severity) -> Vec<Value> {
-    let of_file = |file: &File| {
-        let of_severity = file.diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity);
-        let shown = of_severity.map(|diagnostic| {
-            let finding = Finding::new(&file.path, &file.text, diagnostic);
-            let mut shown = json!(finding);
-            shown["text"] = finding.to_string().into();
-            shown
-        });
-        shown.collect::<Vec<_>>()
-    };
-    folder.files.iter().flat_map(of_file).collect()
+fn findings(folder: &Folder, severity: Severity) -> Vec<Finding<'_>> {
+    let all = folder.files.iter().flat_map(|file| file.diagnostics.iter().map(move |diagnostic| (file, diagnostic)));
+    let of_severity = all.filter(|(_, diagnostic)| diagnostic.severity == severity);
+    of_severity.map(|(file, diagnostic)| Finding::new(&file.path, &file.text, diagnostic)).collect()
 }
