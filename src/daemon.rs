@@ -21,7 +21,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{Access, Api, BindError, Server, router};
+use crate::admin::{Access, Api, BindError, Server, router, starting};
 use crate::broker::amqp::{Amqp, BrokerMisconfigured, Stop};
 use crate::broker::message::Delivery;
 use crate::broker::names::Names;
@@ -104,10 +104,14 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let metrics = Metrics::install().map_err(|error| ServeError::Process(error.to_string()))?;
     let server = Server::bind(&config.http).await?;
     let health = Health::new();
+    let opened = CancellationToken::new();
     let store = tokio::select! {
         store = open(&config, &health) => store?,
+        () = server.preview(starting(health.clone()), opened.clone()) => return Err(ServeError::Died("the HTTP listener")),
         () = stopped(terminate, interrupt) => return Ok(()),
     };
+    // Connections of the preview close, so that nobody goes on asking it.
+    opened.cancel();
     health.up(Part::Store);
     let signer = Signer::new(&store.secret().await?);
     let definitions = Arc::new(Definitions::new(config.definitions.path.clone(), store.clone()));
@@ -142,8 +146,9 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         intake,
         health: health.clone(),
         definitions: Arc::clone(&definitions),
-        metrics,
+        metrics: metrics.clone(),
         max_body: config.http.max_body,
+        read_timeout: config.http.read_timeout,
         stopping: stopping.clone(),
     });
     let address = server.address();
@@ -170,6 +175,11 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     tasks.spawn(async move { ("the sweep of the outbox", done(sweep).await) });
     let http = server.serve(router(api, Access::new(&config.http)), stopping.clone());
     tasks.spawn(async move { ("the HTTP listener", done(http).await) });
+    let upkeep = stopping.clone();
+    tasks.spawn(async move {
+        upkeep.run_until_cancelled(metrics.upkeep()).await;
+        ("the upkeep of the metrics", Ok(()))
+    });
     let reload = watch::run(definitions, config.definitions.watch, stopping.clone());
     tasks.spawn(async move { ("the watcher of definitions", reload.await.map_err(ServeError::Process)) });
     tracing::info!(%address, "sagad is up");

@@ -1,6 +1,7 @@
 //! What sagad counts and measures, for Prometheus: the names in one place, and the recorder behind `/metrics`.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -43,6 +44,9 @@ const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 
 const SAGAS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
+/// Between two upkeeps; what the exporter's own listener does.
+const UPKEEP: Duration = Duration::from_secs(5);
+
 /// Reads out what was recorded.
 #[derive(Clone, Debug)]
 pub struct Metrics(PrometheusHandle);
@@ -75,9 +79,13 @@ impl Metrics {
         self.0.render()
     }
 
-    /// Puts samples into their buckets. To be called every few seconds: they pile up while nobody scrapes.
-    pub fn upkeep(&self) {
-        self.0.run_upkeep();
+    /// Puts samples into their buckets every few seconds, for ever: they pile up while nobody scrapes.
+    pub async fn upkeep(self) {
+        let mut ticks = tokio::time::interval(UPKEEP);
+        loop {
+            ticks.tick().await;
+            self.0.run_upkeep();
+        }
     }
 }
 
@@ -106,13 +114,12 @@ mod tests {
 
     #[test]
     fn what_is_recorded_can_be_scraped() {
-        let metrics = Metrics::install().unwrap();
+        Metrics::install().unwrap();
         metrics::counter!(SAGAS_STARTED, "saga" => "a_name_of_this_test").increment(2);
         metrics::histogram!(BATCH_SAGAS).record(3.0);
         let text = Metrics::install().unwrap().render();
         assert!(text.contains("sagad_sagas_started_total{saga=\"a_name_of_this_test\"} 2"), "{text}");
         assert!(text.contains("# HELP sagad_sagas_started_total Sagas accepted, by definition."), "{text}");
         assert!(text.contains("sagad_batch_sagas_bucket{le=\"4\"}"), "{text}");
-        metrics.upkeep();
     }
 }

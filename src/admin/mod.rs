@@ -95,6 +95,17 @@ pub fn router<S: Store>(api: Arc<Api<S>>, access: Access) -> Router {
     guarded.merge(open).with_state(api).layer(CatchPanicLayer::custom(caught)).layer(from_fn(observe))
 }
 
+/// The routes of a sagad that has no database yet: it says that it lives, and what it waits for.
+pub fn starting(health: Health) -> Router {
+    let not_yet = async || Problem::unavailable("sagad is starting: /readyz says what it waits for", 1);
+    let routes = Router::new()
+        .route("/healthz", get(state::alive))
+        .route("/readyz", get(move || async move { state::readiness(&health) }))
+        .fallback(not_yet)
+        .method_not_allowed_fallback(method_not_allowed);
+    routes.layer(from_fn(observe))
+}
+
 /// Measures every request, and says what browsers and proxies must know of every answer.
 async fn observe(request: Request, next: Next) -> Response {
     let began = Instant::now();

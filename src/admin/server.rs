@@ -65,6 +65,20 @@ impl Server {
 
     /// Serves until `stopping` is cancelled, and then until every request in hand is answered.
     pub async fn serve(self, router: Router, stopping: CancellationToken) {
+        let connections = self.accept(router, stopping).await;
+        // Whoever comes now is refused at once instead of waiting in vain.
+        drop(self);
+        connections.wait().await;
+    }
+
+    /// Serves until `stopping` is cancelled or the future is dropped, and goes on listening: for what can be said before there
+    /// is a database.
+    pub async fn preview(&self, router: Router, stopping: CancellationToken) {
+        self.accept(router, stopping).await.wait().await;
+    }
+
+    /// Accepts connections until `stopping` is cancelled; those that are left then, closing.
+    async fn accept(&self, router: Router, stopping: CancellationToken) -> TaskTracker {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let connections = TaskTracker::new();
         loop {
@@ -92,9 +106,8 @@ impl Server {
                 }
             }
         }
-        drop(self.listener);
         connections.close();
-        connections.wait().await;
+        connections
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::problem::{Answer, Kind, Problem};
-use crate::health::Part;
+use crate::health::{Health, Part};
 use crate::store::Store;
 
 /// `GET /healthz`: it answers, so it lives.
@@ -19,8 +19,12 @@ pub(super) async fn alive() -> Response {
 
 /// `GET /readyz`: database and broker in reach, topology in place; each part with the reason why not.
 pub(super) async fn ready<S: Store>(State(api): State<Arc<Api<S>>>) -> Answer {
-    let parts =
-        [("database", Part::Store), ("broker", Part::Broker)].map(|(name, part)| (name, api.health.trouble(part)));
+    readiness(&api.health)
+}
+
+/// 200 if every part works, else 503 with the reasons.
+pub(super) fn readiness(health: &Health) -> Answer {
+    let parts = [("database", Part::Store), ("broker", Part::Broker)].map(|(name, part)| (name, health.trouble(part)));
     let check = |trouble: &Option<String>| match trouble {
         None => json!({ "up": true }),
         Some(why) => json!({ "up": false, "reason": why }),

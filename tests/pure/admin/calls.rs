@@ -5,16 +5,19 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reqwest::Method;
+use sagad::admin::{Server, starting};
 use sagad::broker::message::{Inbox, Incoming, Properties};
+use sagad::config::Config;
 use sagad::core::entry::{Entry, Handling, Resolution};
 use sagad::core::id::Action;
 use sagad::core::input::{Forbidden, Order};
 use sagad::core::saga::{Failure, Reason, SagaError};
 use sagad::core::time::Time;
-use sagad::health::Part;
+use sagad::health::{Health, Part};
 use sagad::intake::{InputError, Refusal};
 use sagad::store::DeadLetter;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Answer, Rig, id, started};
@@ -368,9 +371,9 @@ async fn orders_reach_the_engine_and_answer_with_the_saga() {
     rig.post(&format!("{base}/steps/st%C3%A9p/retry"), json!({ "reason": "again" })).await;
     let found = json!({ "outcome": "succeeded", "reply": { "n": 1 }, "reason": "asked them" });
     rig.post(&format!("{base}/steps/pay/resolve"), found).await;
-    let engine = rig.engine.lock().unwrap();
-    let orders: Vec<&Order> = engine.orders.iter().map(|(_, _, order)| order).collect();
-    assert!(engine.orders.iter().all(|(saga, actor, _)| *saga == id(1) && actor == "http"));
+    let asked = std::mem::take(&mut rig.engine.lock().unwrap().orders);
+    let orders: Vec<&Order> = asked.iter().map(|(_, _, order)| order).collect();
+    assert!(asked.iter().all(|(saga, actor, _)| *saga == id(1) && actor == "http"));
     assert!(matches!(orders[0], Order::Cancel { reason: None }));
     assert!(matches!(orders[1], Order::Suspend { reason: Some(why) } if why == "wait"));
     assert!(matches!(orders[2], Order::Resume { reason: None }));
@@ -378,7 +381,6 @@ async fn orders_reach_the_engine_and_answer_with_the_saga() {
     assert!(matches!(orders[4], Order::Resolve { step, outcome: Resolution::Succeeded, reply, reason }
         if step == "pay" && *reply == json!({ "n": 1 }) && reason == "asked them"));
     assert_eq!(orders.len(), 5);
-    drop(engine);
     rig.stop().await;
 }
 
@@ -489,6 +491,35 @@ async fn readiness_says_what_does_not_work_and_why() {
     assert_eq!(answer.json()["checks"], checks);
     assert_eq!(rig.get("/healthz").await.status, 200, "it lives nevertheless");
     rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_sagad_without_a_database_yet_says_what_it_waits_for() {
+    let config = Config::parse("test", "http.listen = \"127.0.0.1:0\"").unwrap();
+    let server = Arc::new(Server::bind(&config.http).await.unwrap());
+    let address = server.address();
+    let (health, stopping) = (Health::new(), CancellationToken::new());
+    let preview = {
+        let (server, router, stopping) = (server.clone(), starting(health.clone()), stopping.clone());
+        tokio::spawn(async move { server.preview(router, stopping).await })
+    };
+    let client = reqwest::Client::new();
+    let get = |path: &str| Answer::of(client.get(format!("http://{address}{path}")));
+    health.down(Part::Store, "connection refused");
+    assert_eq!(get("/healthz").await.status, 200);
+    assert_eq!(get("/readyz").await.json()["checks"]["database"]["reason"], "connection refused");
+    let answer = get("/v1/sagas").await;
+    assert_eq!(answer.problem(), (503, "unavailable".into()));
+    assert_eq!(answer.headers["retry-after"], "1");
+    stopping.cancel();
+    preview.await.unwrap();
+    // It listens still, and the connection that was kept alive is gone: the next request is served by the next router.
+    let next = axum::Router::new().route("/healthz", axum::routing::get(async || "next"));
+    let stopping = CancellationToken::new();
+    let serving = tokio::spawn(Arc::into_inner(server).unwrap().serve(next, stopping.clone()));
+    assert_eq!(client.get(format!("http://{address}/healthz")).send().await.unwrap().text().await.unwrap(), "next");
+    stopping.cancel();
+    serving.await.unwrap();
 }
 
 #[tokio::test]

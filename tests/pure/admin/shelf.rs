@@ -155,38 +155,38 @@ impl Store for Shelf {
     // What the API has no business with.
 
     async fn holders(&self, _: &[Claim]) -> Result<Vec<Holder>, StoreError> {
-        unimplemented!("the API asks for no claims")
+        unreachable!("the API asks for no claims")
     }
 
     async fn commit(&self, _: &Batch) -> Result<Committed, StoreError> {
-        unimplemented!("the API commits nothing")
+        unreachable!("the API commits nothing")
     }
 
     async fn take_due(&self, _: Time, _: Time, _: usize) -> Result<Vec<SagaId>, StoreError> {
-        unimplemented!("the API has no timers")
+        unreachable!("the API has no timers")
     }
 
     async fn next_due(&self) -> Result<Option<Time>, StoreError> {
-        unimplemented!("the API has no timers")
+        unreachable!("the API has no timers")
     }
 
     async fn take_outbox(&self, _: Time, _: Time, _: usize) -> Result<Vec<OutboxRow>, StoreError> {
-        unimplemented!("the API sends nothing from the outbox")
+        unreachable!("the API sends nothing from the outbox")
     }
 
     async fn release_outbox(&self) -> Result<(), StoreError> {
-        unimplemented!("the API sends nothing from the outbox")
+        unreachable!("the API sends nothing from the outbox")
     }
 
     async fn counts(&self) -> Result<Vec<(String, Status, u64)>, StoreError> {
-        unimplemented!("no call counts yet")
+        unreachable!("no call counts yet")
     }
 
     async fn secret(&self) -> Result<[u8; 32], StoreError> {
-        unimplemented!("the API signs nothing")
+        unreachable!("the API signs nothing")
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        unimplemented!("readiness is what Health says")
+        unreachable!("readiness is what Health says")
     }
 }
