@@ -131,7 +131,8 @@ start_rabbitmq() {
 }
 
 stop_rabbitmq() {
-    if [ -z "$rabbitmq_pid" ]; then return; fi
+    # 0 said outright: in a trap, a bare `return` passes on the status that the script ends with.
+    if [ -z "$rabbitmq_pid" ]; then return 0; fi
     kill "$rabbitmq_pid" 2>/dev/null || true
     wait "$rabbitmq_pid" 2>/dev/null || true
     # The port mapper outlives the node that started it.

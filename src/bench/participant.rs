@@ -75,7 +75,7 @@ pub async fn run(args: ParticipantArgs) -> Result<()> {
 
 /// The queue of a step.
 pub(super) fn queue(prefix: &str, step: usize) -> String {
-    format!("{prefix}.step{step}")
+    format!("{prefix}-step{step}")
 }
 
 /// Which commands came of which saga.

@@ -86,17 +86,17 @@ impl Rig {
 
     /// Queue, and exchange, of starts for the null orchestrator.
     pub(super) fn null_starts(&self) -> String {
-        format!("{}.null.start", self.prefix)
+        format!("{}-null.start", self.prefix)
     }
 
     /// Queue of answers to the null orchestrator.
     pub(super) fn null_replies(&self) -> String {
-        format!("{}.null.replies", self.prefix)
+        format!("{}-null.replies", self.prefix)
     }
 
     /// Exchange of commands.
     pub(super) fn commands(&self) -> String {
-        format!("{}.commands", self.prefix)
+        commands(&self.prefix)
     }
 
     pub(super) fn times(&self) -> Times {
@@ -232,7 +232,7 @@ impl Drop for Folder {
 fn daemon(folder: &Path, config: &str, options: &Options, prefix: &str) -> Result<Child> {
     let sagas = folder.join("sagas");
     std::fs::create_dir(&sagas)?;
-    std::fs::write(sagas.join("bench.toml"), options.scenario.definition(&format!("{prefix}.commands")))?;
+    std::fs::write(sagas.join("bench.toml"), options.scenario.definition(&commands(prefix)))?;
     std::fs::write(folder.join("sagad.toml"), config)?;
     let log = std::fs::File::create(folder.join("sagad.log"))?;
     let mut command = this_binary()?;
@@ -255,11 +255,11 @@ pub(super) fn this_binary() -> Result<Command> {
 
 fn daemon_config(amqp: &str, prefix: &str, store: &str, http: u16, options: &Options) -> String {
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
-    let queue_type = options.queue_type.as_str();
+    let (queue_type, commands) = (options.queue_type.as_str(), commands(prefix));
     let mut text = format!(
         "[definitions]\npath = \"sagas\"\nwatch = false\n[store]\nurl = {}\n[broker]\nurl = {}\nprefix = {}\n\
          queue_type = \"{queue_type}\"\n[http]\nlisten = \"127.0.0.1:{http}\"\n[telemetry]\nlog = \"warn\"\n\
-         [[topology.exchanges]]\nname = \"{prefix}.commands\"\ntype = \"topic\"\n",
+         [[topology.exchanges]]\nname = \"{commands}\"\ntype = \"topic\"\n",
         quoted(store),
         quoted(amqp),
         quoted(prefix),
@@ -267,11 +267,16 @@ fn daemon_config(amqp: &str, prefix: &str, store: &str, http: u16, options: &Opt
     for step in 0..STEPS {
         text.push_str(&format!(
             "[[topology.queues]]\nname = \"{}\"\ntype = \"{queue_type}\"\n\
-             bind = [{{ exchange = \"{prefix}.commands\", routing_key = \"step{step}.*\" }}]\n",
+             bind = [{{ exchange = \"{commands}\", routing_key = \"step{step}.*\" }}]\n",
             participant::queue(prefix, step)
         ));
     }
     text
+}
+
+/// The exchange of commands. Not below the prefix itself: what is there is sagad's own.
+fn commands(prefix: &str) -> String {
+    format!("{prefix}-commands")
 }
 
 /// The broker's process, if it runs on this machine.
