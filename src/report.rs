@@ -71,7 +71,8 @@ fn boundary(text: &str, offset: usize) -> usize {
 
 /// Shows a problem with its lines, a mark below what it is about, and how to mend it; several lines, without a last line break.
 pub fn render(path: &Path, text: &str, diagnostic: &Diagnostic, colours: bool) -> String {
-    let path = path.to_string_lossy();
+    // The excerpt is made harmless by the renderer, the path is not.
+    let path = path.to_string_lossy().replace(char::is_control, "\u{fffd}");
     let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
@@ -81,10 +82,10 @@ pub fn render(path: &Path, text: &str, diagnostic: &Diagnostic, colours: bool) -
     let span = start..boundary(text, diagnostic.span.end).max(start);
     let mut group: Group<'_> = if text.trim().is_empty() {
         // Nothing to show: the file is empty or could not be read.
-        title.element(Origin::path(path.as_ref()))
+        title.element(Origin::path(path.as_str()).line(1).char_column(1))
     } else {
         let mark = AnnotationKind::Primary.span(span);
-        title.element(Snippet::source(text).path(path.as_ref()).annotation(mark))
+        title.element(Snippet::source(text).path(path.as_str()).annotation(mark))
     };
     if !diagnostic.help.is_empty() {
         group = group.element(Level::HELP.message(diagnostic.help.as_str()));

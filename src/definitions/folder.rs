@@ -142,7 +142,7 @@ fn not_text(path: &Path, binary: &FromUtf8Error) -> File {
     let diagnostic = Diagnostic {
         severity: Severity::Error,
         code: "not-utf-8",
-        span: start..start + 1,
+        span: start..start + char::REPLACEMENT_CHARACTER.len_utf8(),
         message: "this is no UTF-8 text".to_owned(),
         help: "save the file in UTF-8".to_owned(),
     };

@@ -1,5 +1,7 @@
 //! Tests that need no services.
+#![allow(clippy::unwrap_used, reason = "a test that can not go on fails")]
 
 mod admin;
+mod check;
 mod definitions;
 mod templates;
