@@ -114,7 +114,8 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     opened.cancel();
     health.up(Part::Store);
     let signer = Signer::new(&store.secret().await?);
-    let definitions = Arc::new(Definitions::new(config.definitions.path.clone(), store.clone()));
+    let definitions = Definitions::new(config.definitions.path.clone(), store.clone()).checked_against(plan.clone());
+    let definitions = Arc::new(definitions);
     load(&definitions).await?;
 
     let names = Names::new(config.broker.prefix.clone());
