@@ -13,6 +13,10 @@ const LONGEST_NUMBER: usize = 400;
 /// The largest exponent, either way; those of double precision end at 308.
 const LARGEST_EXPONENT: u32 = 400;
 
+/// How deep a stranger's value may be nested. serde_json reads 128 levels, and what was read is stored and sent inside of other
+/// values, which must be readable as well: a reply in a step in a saga's state, a part of it in the next body.
+const DEEPEST: usize = 64;
+
 /// Why bytes are not JSON, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message} (line {line}, column {column})")]
@@ -28,7 +32,7 @@ pub struct Unreadable {
 /// Reads one JSON value. Numbers keep every digit.
 ///
 /// # Errors
-/// It is no JSON, nested more than 128 deep, or has a number or a key that sagad could not pass on unchanged.
+/// It is no JSON, nested more than 64 deep, or has a number or a key that sagad could not pass on unchanged.
 pub fn read(bytes: &[u8]) -> Result<Value, Unreadable> {
     refuse_ambiguous(bytes)?;
     serde_json::from_slice(bytes).map_err(|error| {
@@ -39,14 +43,24 @@ pub fn read(bytes: &[u8]) -> Result<Value, Unreadable> {
     })
 }
 
+/// A key that can be written as JSON and read again: with `_` in front of one that could not.
+pub fn harmless_key(key: &str) -> String {
+    if key.starts_with(RESERVED) { format!("_{key}") } else { key.to_owned() }
+}
+
 /// Goes through strings and numbers of what may not even be JSON.
 fn refuse_ambiguous(bytes: &[u8]) -> Result<(), Unreadable> {
-    let mut at = 0;
+    let (mut at, mut depth) = (0, 0usize);
     while let Some(&byte) = bytes.get(at) {
         let end = match byte {
             b'"' => string_end(bytes, at),
             b'-' | b'0'..=b'9' => number_end(bytes, at),
+            b'[' | b'{' => {
+                depth += 1;
+                at + 1
+            }
             _ => {
+                depth -= usize::from(matches!(byte, b']' | b'}') && depth > 0);
                 at += 1;
                 continue;
             }
@@ -55,6 +69,8 @@ fn refuse_ambiguous(bytes: &[u8]) -> Result<(), Unreadable> {
         let complaint = match byte {
             b'"' if is_key(bytes, end) && is_reserved(token) => Some("a key can't begin with `$serde_json::private::`"),
             b'"' => None,
+            b'[' | b'{' if depth > DEEPEST => Some("this is nested too deep: 64 levels are read"),
+            b'[' | b'{' => None,
             _ if is_excessive(token) => Some("a number has too many digits or too large an exponent"),
             _ => None,
         };
@@ -156,7 +172,19 @@ mod tests {
 
     #[test]
     fn nesting_has_a_bound() {
-        assert!(read("[".repeat(1_000_000).as_bytes()).unwrap_err().message.contains("recursion"));
+        let nested = |depth: usize| read(format!("{}1{}", "[".repeat(depth), "]".repeat(depth)).as_bytes());
+        assert!(nested(DEEPEST).is_ok());
+        assert!(nested(DEEPEST + 1).unwrap_err().message.contains("too deep"));
+        assert!(nested(1_000_000).unwrap_err().message.contains("too deep"));
+        assert!(read(format!("[{}1]", "[1],{\"a\":{}},".repeat(100)).as_bytes()).is_ok(), "broad is not deep");
+    }
+
+    #[test]
+    fn harmless_keys_can_be_read_again() {
+        for key in ["a", "", "$serde_json::private::Number", "$serde_json::private::RawValue"] {
+            let written = serde_json::json!({ "nested": { harmless_key(key): "abc" } }).to_string();
+            assert_eq!(read(written.as_bytes()).unwrap().to_string(), written);
+        }
     }
 
     proptest! {

@@ -12,6 +12,7 @@ use crate::core::id::{SagaId, Ticket};
 use crate::core::input::Input;
 use crate::core::saga::Reason;
 use crate::intake::Start;
+use crate::json;
 use crate::wire::header;
 use crate::wire::signature::Signer;
 
@@ -166,9 +167,9 @@ fn body(message: &Incoming, max_message: usize) -> Result<Value, Unplaceable> {
     if body.is_empty() {
         return Ok(Value::Null);
     }
-    match serde_json::from_slice(body) {
+    match json::read(body) {
         Ok(value) => Ok(value),
-        Err(error) => unplaceable("not_json", format!("the body is not JSON: {error}")),
+        Err(error) => unplaceable("not_json", format!("the body can't be read as JSON: {error}")),
     }
 }
 

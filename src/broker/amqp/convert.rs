@@ -8,6 +8,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::broker::message::{Inbox, Incoming, Outgoing, Properties};
 use crate::core::time::Time;
+use crate::json::harmless_key;
 
 /// Headers nested deeper than this come in as a remark: they are kept as JSON, whose readers stop at 128.
 const MAX_DEPTH: usize = 64;
@@ -149,7 +150,7 @@ fn time(seconds: u64) -> Option<Time> {
 }
 
 fn object(table: &FieldTable, depth: usize) -> Map<String, Value> {
-    table.inner().iter().map(|(name, value)| (name.as_str().to_owned(), json(value, depth + 1))).collect()
+    table.inner().iter().map(|(name, value)| (harmless_key(name.as_str()), json(value, depth + 1))).collect()
 }
 
 fn json(value: &AMQPValue, depth: usize) -> Value {
@@ -239,6 +240,15 @@ mod tests {
         let mut headers = FieldTable::default();
         headers.insert("h".into(), value);
         properties(&BasicProperties::default().with_headers(headers)).headers["h"].clone()
+    }
+
+    #[test]
+    fn headers_that_serde_json_would_mistake_are_kept_readable() {
+        let mut table = FieldTable::default();
+        table.insert("$serde_json::private::Number".into(), AMQPValue::LongString("no number".into()));
+        let header = header(AMQPValue::FieldTable(table));
+        assert_eq!(header, json!({ "_$serde_json::private::Number": "no number" }));
+        assert_eq!(serde_json::from_str::<Value>(&header.to_string()).unwrap(), header);
     }
 
     #[test]

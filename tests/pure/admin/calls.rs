@@ -556,6 +556,81 @@ async fn a_reload_that_fails_changes_nothing_and_says_where() {
 }
 
 #[tokio::test]
+async fn a_definition_is_shown_and_names_the_steps() {
+    let rig = Rig::new().await;
+    let toml = r#"
+name = "order"
+description = "Pay, then ship"
+timeout = "15m"
+priority = 5
+[defaults]
+exchange = "shop.commands"
+[input]
+properties.n = { type = "number", maximum = 10 }
+[[steps]]
+name = "pay"
+command = "payment.charge"
+compensate.command = "payment.refund"
+[[steps]]
+name = "ship"
+command = "shipment.create"
+after = ["pay"]
+compensate = false
+"#;
+    std::fs::write(rig.folder.path().join("order.toml"), toml).unwrap();
+    let reloaded = rig.post("/v1/definitions/reload", json!({})).await.json();
+    assert_eq!((&reloaded["added"], &reloaded["changed"]), (&json!(["order"]), &json!([])), "{reloaded}");
+    let shown = rig.get("/v1/definitions/order").await.json();
+    assert_eq!((&shown["revision"], &shown["timeout"], &shown["priority"]), (&json!(1), &json!("15m"), &json!(5)));
+    assert_eq!(shown["source"], json!({ "toml": toml, "schema": null }));
+    assert_eq!(shown["revisions"], json!([{ "revision": 1, "since": "1970-01-01T00:00:00.000Z" }]));
+    assert_eq!(shown["input_schema"]["properties"]["n"]["maximum"], 10);
+    assert_eq!(shown["steps"][0]["compensate"]["command"], "payment.refund");
+    assert_eq!((&shown["steps"][1]["after"], &shown["steps"][1]["compensate"]), (&json!(["pay"]), &Value::Null));
+    let listed = rig.get("/v1/definitions").await.json();
+    assert_eq!((listed["items"].as_array().unwrap().len(), &listed["items"][0]["source"]), (1, &Value::Null));
+
+    let mut entries = running();
+    entries.extend([failed(0), compensating(Some(0))]);
+    rig.shelf.put(id(1), json!({}), &entries);
+    let saga = rig.get(&format!("/v1/sagas/{}", id(1))).await.json();
+    assert_eq!((&saga["error"]["step"], &saga["steps"][1]["name"]), (&json!("pay"), &json!("ship")));
+    let history = rig.get(&format!("/v1/sagas/{}/history", id(1))).await.json();
+    assert_eq!(
+        (&history["items"][2]["step"], &history["items"][4]["data"]["error"]["step"]),
+        (&json!("pay"), &json!("pay"))
+    );
+
+    std::fs::write(rig.folder.path().join("order.toml"), toml.replace("15m", "20m")).unwrap();
+    let reloaded = rig.post("/v1/definitions/reload", json!({})).await.json();
+    assert_eq!((&reloaded["changed"], &reloaded["removed"]), (&json!(["order"]), &json!([])));
+    assert_eq!(rig.get("/v1/definitions/order").await.json()["revision"], 2);
+    std::fs::remove_file(rig.folder.path().join("order.toml")).unwrap();
+    let reloaded = rig.post("/v1/definitions/reload", json!({})).await;
+    assert_eq!(reloaded.json()["removed"], json!(["order"]), "{}", reloaded.text);
+    assert_eq!(rig.get("/v1/definitions/order").await.status, 404);
+    let saga = rig.get(&format!("/v1/sagas/{}", id(1))).await.json();
+    assert_eq!(saga["steps"][0]["name"], "pay", "sagas under way keep their revision");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn the_deepest_value_that_is_read_can_be_shown() {
+    let rig = Rig::new().await;
+    let text = format!("{}1{}", "[".repeat(64), "]".repeat(64));
+    let deepest = sagad::json::read(text.as_bytes()).unwrap();
+    let mut entries = running();
+    entries.push(succeeded(0, Action::Execute, deepest.clone()));
+    entries.push(Entry::Completed { output: Arc::new(json!({ "a": { "b": { "c": deepest } } })), error: None });
+    rig.shelf.put(id(1), deepest.clone(), &entries);
+    for path in [format!("/v1/sagas/{}", id(1)), format!("/v1/sagas/{}/history", id(1)), "/v1/sagas".to_owned()] {
+        let answer = rig.get(&path).await;
+        assert!(answer.status == 200 && answer.text.contains(&text), "{path}: {}", answer.text);
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn metrics_count_requests_by_route() {
     let rig = Rig::new().await;
     rig.get(&format!("/v1/sagas/{}", id(77))).await;
