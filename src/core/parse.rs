@@ -25,7 +25,7 @@ use self::graph::Graph;
 use self::reader::{Reader, Table};
 use self::references::Site;
 use self::step::Draft;
-use crate::core::definition::{Definition, Events, KeyReuse, OnCompensationFailure, Priority, Step};
+use crate::core::definition::{Definition, Events, KeyReuse, OnCompensationFailure, Priority, Schema, Step};
 use crate::core::diagnostic::{Diagnostic, Severity};
 
 /// What RabbitMQ gives a message that says nothing.
@@ -114,7 +114,7 @@ impl<'t> Reader<'t> {
         };
         let output = table.take("output").and_then(|field| self.body(field.value, Site::Output));
         self.finish(&table);
-        let steps = self.arranged(drafts);
+        let steps = self.arranged(drafts, input.as_ref());
         Some(Definition {
             name: name?.into(),
             description,
@@ -132,10 +132,10 @@ impl<'t> Reader<'t> {
     }
 
     /// Puts the steps in their places and checks what their templates read.
-    fn arranged(&mut self, drafts: Vec<Draft>) -> Option<Vec<Step>> {
+    fn arranged(&mut self, drafts: Vec<Draft>, input: Option<&Schema>) -> Option<Vec<Step>> {
         let names: Vec<Arc<str>> = drafts.iter().map(|draft| Arc::clone(&draft.name)).collect();
         let mut graph = Graph::new(self, &names, drafts.iter().map(|draft| &draft.after));
-        self.check_uses(&names, &graph);
+        self.check_uses(input.map(|schema| &schema.source), &names, &graph);
         let steps = drafts.into_iter().enumerate().map(|(at, draft)| {
             let Draft { name, when, delay, optional, execute, compensate, after: _ } = draft;
             let (after, later) = (graph.take_after(at), graph.take_later(at));

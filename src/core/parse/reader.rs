@@ -55,6 +55,17 @@ impl<'t> Reader<'t> {
         self.diagnostics.push(Diagnostic { severity: Severity::Error, code, span, message, help });
     }
 
+    pub(super) fn warning(
+        &mut self,
+        code: &'static str,
+        span: Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        let (message, help) = (message.into(), help.into());
+        self.diagnostics.push(Diagnostic { severity: Severity::Warning, code, span, message, help });
+    }
+
     /// That a value is of another type than `expected`; `example` shows how to write it.
     pub(super) fn wrong_type(&mut self, field: &Field<'_>, expected: &str, example: impl Into<String>) {
         let found = described(field.value.get_ref());

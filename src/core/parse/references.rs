@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use serde_json::{Map, Value as Json};
+
 use super::graph::Graph;
 use super::reader::Reader;
 use crate::core::diagnostic::nearest;
@@ -28,13 +30,23 @@ pub(super) enum Site {
     Output,
 }
 
+/// Keywords of a schema whose properties may be said somewhere else, too.
+const ELSEWHERE: [&str; 8] =
+    ["$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "patternProperties", "dependentSchemas"];
+
+fn required(schema: &Map<String, Json>, name: &str) -> bool {
+    let required = schema.get("required").and_then(Json::as_array);
+    required.is_some_and(|names| names.iter().any(|required| required == name))
+}
+
 impl Reader<'_> {
-    /// Checks every use against the graph of steps.
-    pub(super) fn check_uses(&mut self, names: &[Arc<str>], graph: &Graph) {
+    /// Checks every use against the schema of the input and the graph of steps.
+    pub(super) fn check_uses(&mut self, schema: Option<&Json>, names: &[Arc<str>], graph: &Graph) {
         for Use { site, path, span } in std::mem::take(&mut self.uses) {
             let root = path.first().map_or("", String::as_str);
             match (root, site) {
-                ("input", _) | ("error", Site::Compensate(_)) => {}
+                ("input", _) => self.check_input(schema, &path, span),
+                ("error", Site::Compensate(_)) => {}
                 ("error", _) => {
                     let message = "there is an `error` only in compensations";
                     self.error("out-of-scope", span, message, "use it in a `compensate`, or remove it");
@@ -46,6 +58,36 @@ impl Reader<'_> {
                 ("steps", _) => self.check_step(site, path.get(1).map_or("", String::as_str), span, names, graph),
                 _ => {}
             }
+        }
+    }
+
+    /// Follows a path through the schema, as far as that says plainly what there is.
+    fn check_input(&mut self, schema: Option<&Json>, path: &[String], span: Range<usize>) {
+        let mut schema = schema;
+        for (at, name) in path.iter().enumerate().skip(1) {
+            let Some(here) = schema.and_then(Json::as_object) else { return };
+            if ELSEWHERE.iter().any(|keyword| here.contains_key(*keyword)) {
+                return;
+            }
+            let Some(properties) = here.get("properties").and_then(Json::as_object) else {
+                // An element of an array; anything else may have any property.
+                schema = here.get("items").filter(|_| name.parse::<usize>().is_ok());
+                continue;
+            };
+            schema = properties.get(name);
+            if schema.is_some() || required(here, name) {
+                continue;
+            }
+            let near = nearest(name, properties.keys().map(String::as_str));
+            if near.is_none() && here.get("additionalProperties") != Some(&Json::Bool(false)) {
+                return;
+            }
+            let message = format!("the schema of the input has no `{}`", path[1..=at].join("."));
+            let help = match near {
+                Some(near) => format!("did you mean `{near}`? Or add `{name}` to its `properties`"),
+                None => format!("add `{name}` to its `properties`"),
+            };
+            return self.warning("unknown-input", span, message, help);
         }
     }
 
