@@ -4,4 +4,5 @@
 mod admin;
 mod check;
 mod definitions;
+mod reload;
 mod templates;

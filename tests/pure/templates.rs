@@ -153,6 +153,8 @@ fn unknown_names_are_errors_that_name_them() {
         ("{{ steps.pay }}", "write `steps.NAME.reply`"),
         ("{{ steps.pay.replies }}", "no `replies`"),
         ("{{ steps[input.z].reply }}", "`steps` needs the name of a step"),
+        ("{{ steps.ship-it.reply }}", "a name with a dash as `steps['a-name'].reply`"),
+        ("{{ {'$serde_json::private::Number': '1'} }}", "can't be a key"),
         ("{{ saga.nam }}", "did you mean `name`?"),
         ("{{ saga.id.x }}", "nothing is below `saga.id`"),
         ("{{ input.z | uper }}", "unknown filter `uper`; did you mean `upper`?"),
@@ -335,4 +337,16 @@ proptest! {
     fn no_template_panics(source in r#"\{\{ (input|steps|saga|[a-z0-9.'"|()+*/~%<>=\[\]{}:, -]){0,30} \}\}"#) {
         let _ = render(&source, json!({ "a": [1, "b", null], "s": "text" }));
     }
+}
+
+/// What docs/definitions.md promises is there; a word too many or too few in its lists fails.
+#[test]
+fn the_documented_filters_and_tests_are_those_there_are() {
+    let documentation = include_str!("../../docs/definitions.md");
+    let listed = |begin: &str| -> String {
+        let list = documentation.split(begin).nth(1).unwrap().split(".\n").next().unwrap();
+        list.split('`').skip(1).step_by(2).collect::<Vec<_>>().join(", ")
+    };
+    fails("{{ input | qqqqqqqqqq }}", json!({}), &format!("there are {}", listed("- Filters: ")));
+    fails("{{ input is qqqqqqqqqq }}", json!({}), &format!("there are {}", listed("- Tests, after `is`: ")));
 }

@@ -124,7 +124,8 @@ impl Path {
     }
 
     fn step(mut segments: impl Iterator<Item = Segment>) -> Result<Path, TemplateError> {
-        const HELP: &str = "write `steps.NAME.reply` or `steps.NAME.status`";
+        const HELP: &str =
+            "write `steps.NAME.reply` or `steps.NAME.status`; a name with a dash as `steps['a-name'].reply`";
         let Some(Segment::Key(step)) = segments.next() else {
             return Err(TemplateError::new("`steps` needs the name of a step").help(HELP));
         };

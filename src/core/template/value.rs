@@ -14,6 +14,9 @@ use super::path::{Segment, down};
 /// How deep a computed value may be nested: what serde_json reads, too.
 const MAX_DEPTH: usize = 128;
 
+/// Names that serde_json uses between its own parts: an object with such a key would be read back as something else.
+const RESERVED: &str = "$serde_json::private::";
+
 /// An array or an object inside a shared document.
 pub(super) struct Container {
     root: Arc<Value>,
@@ -167,6 +170,9 @@ fn json_at(value: &Dynamic, depth: usize) -> Result<Value, TemplateError> {
                 let Some(name) = key.as_str() else {
                     return Err(TemplateError::new(format!("the key `{key}` of an object is not a string")));
                 };
+                if name.starts_with(RESERVED) {
+                    return Err(TemplateError::new(format!("`{name}` can't be a key of an object")));
+                }
                 fields.insert(name.to_owned(), json_at(&value.get_item(&key)?, depth + 1)?);
             }
             Ok(Value::Object(fields))

@@ -5,7 +5,7 @@
 mod access;
 mod calls;
 mod hostile;
-mod shelf;
+pub(crate) mod shelf;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

@@ -16,20 +16,20 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 #[derive(Clone, Default)]
-pub(super) struct Shelf(Arc<Mutex<Content>>);
+pub(crate) struct Shelf(Arc<Mutex<Content>>);
 
 #[derive(Default)]
-pub(super) struct Content {
-    pub(super) sagas: BTreeMap<SagaId, (StoredSaga, Saga)>,
-    pub(super) journals: BTreeMap<SagaId, Vec<JournalRow>>,
-    pub(super) letters: BTreeMap<Uuid, DeadLetter>,
-    pub(super) revisions: Vec<(String, Source)>,
+pub(crate) struct Content {
+    pub(crate) sagas: BTreeMap<SagaId, (StoredSaga, Saga)>,
+    pub(crate) journals: BTreeMap<SagaId, Vec<JournalRow>>,
+    pub(crate) letters: BTreeMap<Uuid, DeadLetter>,
+    pub(crate) revisions: Vec<(String, Source)>,
     /// Set: the database is away.
-    pub(super) trouble: Option<String>,
+    pub(crate) trouble: Option<String>,
 }
 
 impl Shelf {
-    pub(super) fn edit<T>(&self, edit: impl FnOnce(&mut Content) -> T) -> T {
+    pub(crate) fn edit<T>(&self, edit: impl FnOnce(&mut Content) -> T) -> T {
         edit(&mut self.0.lock().unwrap())
     }
 
@@ -42,7 +42,7 @@ impl Shelf {
     }
 
     /// A saga of two steps that did what `entries` say, all at 2026-01-02T03:04:05.678Z.
-    pub(super) fn put(&self, id: SagaId, input: Value, entries: &[Entry]) -> Saga {
+    pub(crate) fn put(&self, id: SagaId, input: Value, entries: &[Entry]) -> Saga {
         let at = Time(1_767_323_045_678);
         let origin = Origin { id, definition: "order".into(), revision: 1, input: Arc::new(input) };
         let accepted = Entry::Accepted {
@@ -75,7 +75,7 @@ impl Shelf {
         saga
     }
 
-    pub(super) fn corrupt(&self, id: SagaId) {
+    pub(crate) fn corrupt(&self, id: SagaId) {
         self.edit(|content| content.sagas.get_mut(&id).unwrap().0.state = encode(&json!({ "id": 7 })));
     }
 }
