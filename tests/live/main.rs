@@ -1,4 +1,9 @@
 //! Tests against real services: databases, RabbitMQ, processes.
 
+mod crash;
+mod daemon;
+mod participants;
 mod postgres;
+#[allow(unreachable_pub, reason = "it is written as if it were a crate of its own")]
+mod rabbitmq;
 mod store;
