@@ -238,9 +238,8 @@ impl<'a> Transition<'a> {
 
     fn take_tick(&mut self) {
         // The saga's own deadline first: where both are due, it is the reason.
-        let deadline_due = self.saga.deadline.is_some_and(|deadline| deadline <= self.now);
-        if deadline_due && self.saga.phase == Phase::Running && self.saga.suspended.is_none() {
-            self.turn_round(saga_error(Reason::Deadline, "the saga's deadline has passed"), None);
+        if self.saga.suspended.is_none() {
+            self.keep_deadline();
         }
         for step in 0..self.saga.steps.len() {
             for action in [Action::Execute, Action::Compensate] {
@@ -272,6 +271,12 @@ impl<'a> Transition<'a> {
             self.record(Entry::Scheduled { step, action, due });
         } else {
             self.record(Entry::Exhausted { step, action, failure });
+        }
+    }
+
+    fn keep_deadline(&mut self) {
+        if self.saga.phase == Phase::Running && self.saga.deadline.is_some_and(|deadline| deadline <= self.now) {
+            self.turn_round(saga_error(Reason::Deadline, "the saga's deadline has passed"), None);
         }
     }
 
@@ -388,6 +393,10 @@ impl<'a> Transition<'a> {
             let deadline = self.definition.timeout.map(|timeout| self.now.plus(timeout));
             self.record(Entry::Started { deadline });
         }
+        if self.saga.phase == Phase::Running && !self.all_ended_well() {
+            // A saga that is resumed, or answered, after its deadline sends nothing more.
+            self.keep_deadline();
+        }
         if self.saga.phase == Phase::Running {
             self.go_forward();
         }
@@ -417,9 +426,13 @@ impl<'a> Transition<'a> {
                 break;
             }
         }
-        if (0..self.saga.steps.len()).all(|step| self.ended_well(step)) {
+        if self.all_ended_well() {
             self.complete();
         }
+    }
+
+    fn all_ended_well(&self) -> bool {
+        (0..self.saga.steps.len()).all(|step| self.ended_well(step))
     }
 
     /// The failure that turns the saga round: of the step that failed first, where there are several.

@@ -7,8 +7,8 @@ use crate::core::id::SagaId;
 use crate::core::saga::Saga;
 use crate::definitions::Pinned;
 
-/// Bytes of encoded state and input that are kept.
-const CAPACITY: usize = 64 << 20;
+/// Bytes of encoded state and input that are kept: in memory they take some three times as much.
+const CAPACITY: usize = 32 << 20;
 
 /// What a saga costs beside its encoded form.
 const OVERHEAD: usize = 1024;
