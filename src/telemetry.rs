@@ -8,9 +8,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::Telemetry;
 
-/// lapin warns of each message that comes back, body and all: bodies do not belong into logs, and sagad counts and
-/// journals what comes back anyway.
-const RETURNED_MESSAGES: &str = "lapin::returned_messages";
+/// The AMQP library logs returned messages, bodies and all, and every end of a connection as an error, also an orderly one. Bodies do
+/// not belong into logs, and sagad says itself what becomes of its link and of what comes back.
+const AMQP_LIBRARY: &str = "lapin";
 
 /// Why logging can't be set up.
 #[derive(Debug, thiserror::Error)]
@@ -40,10 +40,10 @@ pub fn init(config: &Telemetry) -> Result<(), TelemetryError> {
 
 fn filter(log: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
     let filter = EnvFilter::builder().parse(log)?;
-    if log.contains(RETURNED_MESSAGES) {
+    if log.contains(AMQP_LIBRARY) {
         return Ok(filter);
     }
-    let quiet: Directive = format!("{RETURNED_MESSAGES}=error").parse()?;
+    let quiet: Directive = format!("{AMQP_LIBRARY}=off").parse()?;
     Ok(filter.add_directive(quiet))
 }
 
@@ -52,9 +52,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bodies_of_returned_messages_are_logged_only_on_demand() {
-        assert!(filter("trace").unwrap().to_string().contains("lapin::returned_messages=error"));
-        let asked = filter("info,lapin::returned_messages=warn").unwrap().to_string();
-        assert!(asked.contains("lapin::returned_messages=warn") && !asked.contains("=error"), "{asked}");
+    fn the_amqp_library_is_heard_only_on_demand() {
+        assert!(filter("trace").unwrap().to_string().contains("lapin=off"));
+        let asked = filter("info,lapin=warn").unwrap().to_string();
+        assert!(asked.contains("lapin=warn") && !asked.contains("=off"), "{asked}");
     }
 }
