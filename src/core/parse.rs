@@ -46,24 +46,29 @@ pub fn parse(
 ) -> Result<(Definition, Vec<Diagnostic>), Vec<Diagnostic>> {
     let (root, errors) = DeTable::parse_recoverable(toml);
     if !errors.is_empty() {
-        return Err(errors.iter().map(|error| syntax(toml, error)).collect());
+        return Err(arranged(errors.iter().map(|error| syntax(toml, error)).collect()));
     }
     let mut reader = Reader::new(toml);
     let definition = reader.definition(root.get_ref(), schema_file);
-    let mut diagnostics = reader.diagnostics;
-    // In the order of the file; what two steps inherit from one place is reported once.
-    diagnostics.sort_by(|a, b| (a.span.start, a.span.end, a.code).cmp(&(b.span.start, b.span.end, b.code)));
-    diagnostics.dedup();
+    let diagnostics = arranged(reader.diagnostics);
     match definition.filter(|_| diagnostics.iter().all(|it| it.severity == Severity::Warning)) {
         Some(definition) => Ok((definition, diagnostics)),
         None => Err(diagnostics),
     }
 }
 
+/// In the order of the file; what two steps inherit from one place is reported once.
+fn arranged(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    diagnostics.sort_by(|a, b| (a.span.start, a.span.end, a.code).cmp(&(b.span.start, b.span.end, b.code)));
+    diagnostics.dedup();
+    diagnostics
+}
+
 fn syntax(toml: &str, error: &toml::de::Error) -> Diagnostic {
     let message = error.message();
     let help = match message {
         "duplicate key" => "each key can be there once: remove or rename one of them",
+        _ if message.contains("recur") => "nothing needs to be nested this deep: take some levels out",
         _ if message.contains("must be quoted") => "put the value in quotes: `key = \"value\"`",
         _ => "each line is `key = value`, `[table]` or `[[steps]]`; strings and what is in brackets need their ends",
     };

@@ -52,6 +52,7 @@ fn every_mistake_has_its_place_and_its_code() {
         // TOML itself.
         ("name = \n".into(), &["1:8-1:8 syntax"]),
         ("name = x\nname = 'y'\nname = 'z'\n".into(), &["1:8-1:9 syntax", "2:1-2:5 syntax", "3:1-3:5 syntax"]),
+        (format!("name = 'x'\ndescription = {}", "[".repeat(10_000)), &["2:95-2:96 syntax", "2:10015-2:10015 syntax"]),
         // Keys.
         (top("descripton = 'é'\n"), &["2:1-2:11 unknown-key"]),
         (top("max_running = 3\n"), &["2:1-2:12 unsupported-key"]),
