@@ -11,8 +11,8 @@ use super::driver::Measured;
 use super::rig::{Rig, Times, this_binary};
 use super::{Options, Result, machine, trouble};
 
-/// Before the measured time: connections, caches, and the pile of sagas that all began together.
-const WARM_UP: Duration = Duration::from_secs(2);
+/// The longest time before the measured one: connections, caches, and the pile of sagas that all began together.
+const LONGEST_WARM_UP: Duration = Duration::from_secs(2);
 
 /// Beyond the measured time, until a round must be over: the driver itself gives the last sagas a minute.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -48,7 +48,7 @@ impl Measurement {
 }
 
 pub(super) async fn run(rig: &mut Rig, options: &Options, who: Orchestrator, in_flight: usize) -> Result<Measurement> {
-    let limit = WARM_UP + options.measure + PATIENCE;
+    let limit = warm_up(options) + options.measure + PATIENCE;
     let over = || trouble(format!("a round with {} did not end within {} s", who.as_str(), limit.as_secs()));
     tokio::time::timeout(limit, measure(rig, options, who, in_flight)).await.map_err(|_| over())?
 }
@@ -76,7 +76,7 @@ async fn measure(rig: &mut Rig, options: &Options, who: Orchestrator, in_flight:
     let exchange = if null.is_some() { rig.null_starts() } else { rig.starts() };
     let mut driver = role("driver", rig)?
         .args(["--exchange", &exchange, "--tag", &Uuid::now_v7().simple().to_string()[20..]])
-        .args(["--in-flight", &in_flight.to_string(), "--warm-up-ms", &WARM_UP.as_millis().to_string()])
+        .args(["--in-flight", &in_flight.to_string(), "--warm-up-ms", &warm_up(options).as_millis().to_string()])
         .args(["--measure-ms", &options.measure.as_millis().to_string()])
         .stdin(ends)
         .stdout(Stdio::piped())
@@ -103,6 +103,10 @@ async fn measure(rig: &mut Rig, options: &Options, who: Orchestrator, in_flight:
     let verified = measured.drained && as_expected && all_ended;
     let cpu = std::array::from_fn(|part| Some(after[part]?.saturating_sub(before[part]?)));
     Ok(Measurement { measured, cpu, verified })
+}
+
+fn warm_up(options: &Options) -> Duration {
+    LONGEST_WARM_UP.min(options.measure)
 }
 
 fn role(name: &str, rig: &Rig) -> Result<Command> {
