@@ -14,6 +14,7 @@ use super::sagas::cursor;
 use super::view::At;
 use super::{Api, Page};
 use crate::broker::message::{Outgoing, Properties};
+use crate::health::Part;
 use crate::store::{self, Store};
 
 /// How a dead letter is shown.
@@ -77,6 +78,10 @@ pub(super) async fn show<S: Store>(State(api): State<Arc<Api<S>>>, LetterPath(id
 pub(super) async fn replay<S: Store>(State(api): State<Arc<Api<S>>>, LetterPath(id): LetterPath, body: Json) -> Answer {
     Members::of(body)?.finish()?;
     let letter = api.store.dead_letter(id).await?.ok_or_else(Problem::unknown_dead_letter)?;
+    // What is handed to the publisher while the broker is away is sent once it is back, whatever is answered here.
+    if let Some(why) = api.health.trouble(Part::Broker) {
+        return Err(Problem::unavailable(format!("the broker can't take the message now: {why}"), 5));
+    }
     // The broker closes the channel on a `user_id` that is not the one we are connected as.
     let properties = Properties { user_id: None, ..letter.message.properties };
     let message = Outgoing {
@@ -87,7 +92,10 @@ pub(super) async fn replay<S: Store>(State(api): State<Arc<Api<S>>>, LetterPath(
         body: letter.message.body,
     };
     if !api.intake.publish(message).await {
-        return Err(Problem::unavailable("the broker did not take the message; the dead letter is kept", 5));
+        return Err(Problem::unavailable(
+            "no queue took the message, or the broker did not say so in time; the dead letter is kept",
+            5,
+        ));
     }
     api.store.delete_dead_letter(id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())

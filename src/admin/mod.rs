@@ -19,6 +19,7 @@ pub mod problem;
 mod sagas;
 mod server;
 mod state;
+mod tls;
 pub mod view;
 mod wait;
 
@@ -37,6 +38,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 pub use access::{Access, Actor};
 pub use server::{BindError, Server};
+pub use tls::TlsError;
 
 use crate::definitions::Definitions;
 use crate::health::Health;

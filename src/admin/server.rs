@@ -11,9 +11,12 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::tls::{self, TlsError};
 use crate::config::Http;
 
 /// Connections at a time; more wait to be accepted.
@@ -36,14 +39,17 @@ pub enum BindError {
         /// What the system says.
         error: std::io::Error,
     },
+    /// The certificate or its key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// A listener that serves HTTP.
-#[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     read_timeout: Duration,
+    tls: Option<TlsAcceptor>,
 }
 
 impl Server {
@@ -52,10 +58,11 @@ impl Server {
     /// # Errors
     /// [`BindError`].
     pub async fn bind(config: &Http) -> Result<Server, BindError> {
+        let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
         let failed = |error| BindError::Address { address: config.listen, error };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Server { listener, address, read_timeout: config.read_timeout })
+        Ok(Server { listener, address, read_timeout: config.read_timeout, tls })
     }
 
     /// Where it listens: the port is the system's choice where 0 is configured.
@@ -94,9 +101,17 @@ impl Server {
                 Ok((stream, _)) => {
                     // Answers are small and awaited.
                     let _ = stream.set_nodelay(true);
-                    let connection = converse(stream, router.clone(), self.read_timeout, stopping.clone());
+                    let (tls, router, patience, stopping) =
+                        (self.tls.clone(), router.clone(), self.read_timeout, stopping.clone());
                     connections.spawn(async move {
-                        connection.await;
+                        match tls {
+                            None => converse(stream, router, patience, stopping).await,
+                            Some(tls) => match timeout(patience, tls.accept(stream)).await {
+                                Ok(Ok(stream)) => converse(stream, router, patience, stopping).await,
+                                Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                                Err(_) => tracing::debug!("a TLS handshake took too long"),
+                            },
+                        }
                         drop(place);
                     });
                 }

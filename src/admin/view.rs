@@ -201,6 +201,10 @@ pub fn history_entry(seq: u64, at: Time, entry: Value, definition: Option<&Defin
     }
     if let Some(Value::Object(error)) = fields.get_mut("error") {
         name_step(error, definition);
+        // As a saga shows its own error.
+        if let Some(Value::Object(failure)) = error.shift_remove("failure") {
+            error.extend(failure);
+        }
     }
     if !fields.is_empty() {
         shown.insert("data".into(), fields.into());

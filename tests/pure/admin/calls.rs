@@ -279,7 +279,7 @@ async fn a_history_is_numbered_and_readable() {
         { "seq": 4, "at": AT, "type": "attempt_failed", "step": "#0", "action": "execute", "attempt": 1,
           "data": { "failure": { "reason": "timeout", "message": "no answer" }, "handling": "maybe" } },
         { "seq": 5, "at": AT, "type": "compensating",
-          "data": { "error": { "step": "#0", "failure": { "reason": "failure", "message": "declined" } } } },
+          "data": { "error": { "step": "#0", "reason": "failure", "message": "declined" } } },
         { "seq": 6, "at": AT, "type": "resolved", "step": "#0", "actor": "alice",
           "data": { "outcome": "compensated", "reply": 12345678901234567890123u128, "reason": "by hand" } },
         { "seq": 7, "at": AT, "type": "compensated" },
@@ -471,7 +471,12 @@ async fn dead_letters_are_listed_shown_replayed_and_discarded() {
     assert_eq!(discard(3).await.status, 204);
     assert_eq!(discard(3).await.problem(), (404, "unknown-dead-letter".into()));
 
-    rig.engine.lock().unwrap().broker_away = true;
+    rig.health.down(Part::Broker, "connection refused");
+    let answer = replay(1).await;
+    assert_eq!(answer.problem(), (503, "unavailable".into()));
+    assert_eq!(rig.engine.lock().unwrap().published.len(), 1, "it is not sent later behind the operator's back");
+    rig.health.up(Part::Broker);
+    rig.engine.lock().unwrap().broker_refuses = true;
     let answer = replay(1).await;
     assert_eq!(answer.problem(), (503, "unavailable".into()));
     assert!(rig.shelf.edit(|content| content.letters.contains_key(&Uuid::from_u128(1))), "kept");

@@ -5,6 +5,7 @@
 mod access;
 mod calls;
 mod hostile;
+mod https;
 pub(crate) mod shelf;
 
 use std::net::SocketAddr;
@@ -28,16 +29,19 @@ use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+type AnswerStart = Box<dyn FnMut(&Start) -> Result<Started, Refusal> + Send>;
+type AnswerOrder = Box<dyn FnMut() -> Result<(), Refusal> + Send>;
+
 /// What the engine was asked, and what it answers.
 #[derive(Default)]
 struct Engine {
     starts: Vec<Start>,
     orders: Vec<(SagaId, String, Order)>,
-    answer_start: Option<Box<dyn FnMut(&Start) -> Result<Started, Refusal> + Send>>,
-    answer_order: Option<Box<dyn FnMut() -> Result<(), Refusal> + Send>>,
+    answer_start: Option<AnswerStart>,
+    answer_order: Option<AnswerOrder>,
     published: Vec<Outgoing>,
-    /// The broker is away: nothing is confirmed.
-    broker_away: bool,
+    /// No queue takes it: nothing is confirmed.
+    broker_refuses: bool,
 }
 
 /// A running API.
@@ -96,7 +100,7 @@ impl Rig {
                 for publication in batch.drain(..) {
                     let mut engine = played.lock().unwrap();
                     engine.published.push((*publication.message).clone());
-                    if let (false, Some(confirmed)) = (engine.broker_away, publication.confirmed) {
+                    if let (false, Some(confirmed)) = (engine.broker_refuses, publication.confirmed) {
                         let _ = confirmed.send(());
                     }
                 }
