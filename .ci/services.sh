@@ -116,7 +116,7 @@ start_rabbitmq() {
         RABBITMQ_MNESIA_BASE="$folder/data" RABBITMQ_LOG_BASE="$folder/log" RABBITMQ_PID_FILE="$folder/pid" \
         RABBITMQ_CONFIG_FILE="$folder/rabbitmq.conf" RABBITMQ_ENABLED_PLUGINS_FILE="$folder/plugins" \
         RABBITMQ_CONF_ENV_FILE="$folder/env.conf" \
-        RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {127,0,0,1}" \
+        RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="+sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}" \
         setsid "$(rabbitmq_scripts)/rabbitmq-server" >"$folder/console" 2>&1 </dev/null &
     rabbitmq_pid=$!
     rabbitmq_epmd=$epmd

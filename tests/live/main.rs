@@ -1,5 +1,6 @@
 //! Tests against real services: databases, RabbitMQ, processes.
 
+mod bench;
 mod crash;
 mod daemon;
 mod participants;

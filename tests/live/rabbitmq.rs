@@ -112,8 +112,11 @@ impl Node {
             ("RABBITMQ_CONFIG_FILE", path("rabbitmq.conf")),
             ("RABBITMQ_ENABLED_PLUGINS_FILE", path("enabled_plugins")),
             ("RABBITMQ_CONF_ENV_FILE", path("rabbitmq-env.conf")),
-            // Schedulers that spin take the processor from everyone else.
-            ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+sbwt none +sbwtdcpu none +sbwtdio none".to_owned()),
+            // Schedulers that spin take the processor from everyone else; and nobody outside has business with its clustering.
+            (
+                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+                "+sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}".to_owned(),
+            ),
             ("HOME", dir.display().to_string()),
             ("DIR", dir.display().to_string()),
             ("SBIN", sbin.display().to_string()),
