@@ -1,25 +1,6 @@
 //! Every error of the API: a problem document (RFC 9457) whose `type` never changes.
 //!
-//! | `urn:sagad:problem:…` | status | |
-//! | --- | --- | --- |
-//! | `malformed-json` | 400 | the body is no JSON; says line and column |
-//! | `invalid-parameter` | 400 | a query parameter or a header is wrong; `errors` names it |
-//! | `unauthenticated` | 401 | no token, or none that is known |
-//! | `forbidden` | 403 | the token's role may look only |
-//! | `cross-site` | 403 | a browser page of another origin asked |
-//! | `unknown-route`, `unknown-saga`, `unknown-step`, `unknown-definition`, `unknown-dead-letter` | 404 | |
-//! | `method-not-allowed` | 405 | `Allow` says what is |
-//! | `slow-request` | 408 | the body did not come in time |
-//! | `state-forbids` | 409 | the saga's state forbids it |
-//! | `body-too-large` | 413 | more than `http.max_body` |
-//! | `unsupported-media-type` | 415 | the body is not declared as JSON |
-//! | `unknown-host` | 421 | the `Host` header names none that a sagad without tokens answers to |
-//! | `invalid-body` | 422 | the body is JSON, but not what the call takes; `errors` points at each flaw |
-//! | `invalid-input` | 422 | the saga's input does not fit its definition; `errors` points at each flaw |
-//! | `invalid-definitions` | 422 | the definitions on disk have errors; nothing was changed |
-//! | `internal` | 500 | sagad can't go on; the log says more |
-//! | `unavailable` | 503 | the database or the broker is away, or too much is waiting; `Retry-After` |
-//! | `not-ready` | 503 | `/readyz`: what does not work, and why |
+//! `docs/http.md` lists them for those who call.
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -32,7 +13,7 @@ use crate::store::StoreError;
 
 /// The kinds of problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the module lists them")]
+#[allow(missing_docs, reason = "docs/http.md explains them")]
 pub enum Kind {
     MalformedJson,
     InvalidParameter,
@@ -59,6 +40,32 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 22] = [
+        Kind::MalformedJson,
+        Kind::InvalidParameter,
+        Kind::Unauthenticated,
+        Kind::Forbidden,
+        Kind::CrossSite,
+        Kind::UnknownRoute,
+        Kind::UnknownSaga,
+        Kind::UnknownStep,
+        Kind::UnknownDefinition,
+        Kind::UnknownDeadLetter,
+        Kind::MethodNotAllowed,
+        Kind::SlowRequest,
+        Kind::StateForbids,
+        Kind::BodyTooLarge,
+        Kind::UnsupportedMediaType,
+        Kind::UnknownHost,
+        Kind::InvalidBody,
+        Kind::InvalidInput,
+        Kind::InvalidDefinitions,
+        Kind::Internal,
+        Kind::Unavailable,
+        Kind::NotReady,
+    ];
+
     /// The stable word, the status, and the title: the same for every problem of the kind.
     fn facts(self) -> (&'static str, StatusCode, &'static str) {
         use StatusCode as S;
@@ -219,5 +226,20 @@ impl IntoResponse for Problem {
         let mut response = (status, [content_type], document.to_string()).into_response();
         response.headers_mut().extend(headers.into_iter().map(|(name, value)| (Some(name), value)));
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_lists_every_kind_with_its_status() {
+        let documented = include_str!("../../docs/http.md");
+        for kind in Kind::ALL {
+            let (word, status, _) = kind.facts();
+            let row = documented.lines().find(|line| line.starts_with("| ") && line.contains(&format!("`{word}`")));
+            assert!(row.is_some_and(|row| row.contains(&format!("| {} |", status.as_u16()))), "{word}: {row:?}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod crash;
 mod daemon;
+mod http;
 mod participants;
 mod postgres;
 #[allow(unreachable_pub, reason = "it is written as if it were a crate of its own")]
