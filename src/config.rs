@@ -51,7 +51,7 @@ pub struct Definitions {
 }
 
 /// `[store]`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Serialize)]
 pub struct StoreConfig {
     /// `sqlite://FILE` or `postgres://user@host/db`.
     #[serde(serialize_with = "show::url")]
@@ -61,7 +61,7 @@ pub struct StoreConfig {
 }
 
 /// `[broker]`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Serialize)]
 pub struct BrokerConfig {
     /// `amqp://` or `amqps://`.
     #[serde(serialize_with = "show::url")]
@@ -229,6 +229,21 @@ pub struct Token {
     /// From `secret` or the variable that `secret_env` names.
     #[serde(serialize_with = "show::secret")]
     pub secret: String,
+}
+
+// What may be logged has no passwords in it.
+
+impl std::fmt::Debug for StoreConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreConfig").field("url", &without_password(&self.url)).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for BrokerConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let url = without_password(&self.url);
+        f.debug_struct("BrokerConfig").field("url", &url).field("prefix", &self.prefix).finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Token {

@@ -12,7 +12,7 @@ use super::path::LetterPath;
 use super::problem::{Answer, Problem};
 use super::sagas::cursor;
 use super::view::At;
-use super::{Api, Page};
+use super::{Actor, Api, Page};
 use crate::broker::message::{Outgoing, Properties};
 use crate::health::Part;
 use crate::store::{self, Store};
@@ -75,7 +75,12 @@ pub(super) async fn show<S: Store>(State(api): State<Arc<Api<S>>>, LetterPath(id
 }
 
 /// `POST /v1/dead-letters/{id}/replay`: the message again, to where it was sent, and forgotten once the broker has it.
-pub(super) async fn replay<S: Store>(State(api): State<Arc<Api<S>>>, LetterPath(id): LetterPath, body: Json) -> Answer {
+pub(super) async fn replay<S: Store>(
+    State(api): State<Arc<Api<S>>>,
+    actor: Actor,
+    LetterPath(id): LetterPath,
+    body: Json,
+) -> Answer {
     Members::of(body)?.finish()?;
     let letter = api.store.dead_letter(id).await?.ok_or_else(Problem::unknown_dead_letter)?;
     // What is handed to the publisher while the broker is away is sent once it is back, whatever is answered here.
@@ -98,13 +103,20 @@ pub(super) async fn replay<S: Store>(State(api): State<Arc<Api<S>>>, LetterPath(
         ));
     }
     api.store.delete_dead_letter(id).await?;
+    // No journal has this.
+    tracing::info!(actor = %actor.0, %id, "a dead letter was replayed");
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// `DELETE /v1/dead-letters/{id}`
-pub(super) async fn discard<S: Store>(State(api): State<Arc<Api<S>>>, LetterPath(id): LetterPath) -> Answer {
-    match api.store.delete_dead_letter(id).await? {
-        true => Ok(StatusCode::NO_CONTENT.into_response()),
-        false => Err(Problem::unknown_dead_letter()),
+pub(super) async fn discard<S: Store>(
+    State(api): State<Arc<Api<S>>>,
+    actor: Actor,
+    LetterPath(id): LetterPath,
+) -> Answer {
+    if !api.store.delete_dead_letter(id).await? {
+        return Err(Problem::unknown_dead_letter());
     }
+    tracing::info!(actor = %actor.0, %id, "a dead letter was discarded");
+    Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -11,7 +11,7 @@ use super::body::{Json, Members, Query};
 use super::path::NamePath;
 use super::problem::{Answer, Flaw, Kind, Problem};
 use super::view::At;
-use super::{Api, Page};
+use super::{Actor, Api, Page};
 use crate::core::definition::{Command, Definition, Events, KeyReuse, OnCompensationFailure, Priority};
 use crate::core::diagnostic::Severity;
 use crate::definitions::{Folder, LoadError, Pinned};
@@ -149,10 +149,11 @@ pub(super) async fn show<S: Store>(State(api): State<Arc<Api<S>>>, NamePath(name
 }
 
 /// `POST /v1/definitions/reload`: what changed, or every error, and then nothing changed.
-pub(super) async fn reload<S: Store>(State(api): State<Arc<Api<S>>>, body: Json) -> Answer {
+pub(super) async fn reload<S: Store>(State(api): State<Arc<Api<S>>>, actor: Actor, body: Json) -> Answer {
     Members::of(body)?.finish()?;
     match api.definitions.reload().await {
         Ok((changes, folder)) => {
+            tracing::info!(actor = %actor.0, ?changes, "the definitions were reloaded");
             let mut answer = json!(changes);
             answer["warnings"] = json!(findings(&folder, Severity::Warning));
             Ok(super::json(StatusCode::OK, &answer))

@@ -166,9 +166,28 @@ fn trace(headers: &HeaderMap) -> Option<String> {
     (fits && known && value.len() <= LONGEST_KEY).then(|| value.to_owned())
 }
 
+/// A time with any offset from UTC; without one it is UTC.
+fn time(text: String) -> Result<Time, String> {
+    let wrong = || "must be a time as in 2026-01-02T03:04:05Z or 2026-01-02T04:04:05+01:00".to_owned();
+    // Behind the date, whose parts have `-` between them. In a query, `+` is a space unless it is escaped.
+    let sign = text.char_indices().skip(11).find(|(_, c)| matches!(c, '+' | '-' | ' '));
+    let (local, offset) = match sign {
+        Some((at, sign)) => (&text[..at], Some((sign == '-', &text[at + 1..]))),
+        None => (text.as_str(), None),
+    };
+    let time = Time::parse(local).map_err(|_| wrong())?;
+    let Some((is_west, offset)) = offset else { return Ok(time) };
+    let two = |digits: &str| digits.parse::<i64>().ok().filter(|_| digits.len() == 2);
+    let (hours, minutes) = offset.split_once(':').and_then(|(h, m)| two(h).zip(two(m))).ok_or_else(wrong)?;
+    if local.ends_with(['Z', 'z']) || !(0..24).contains(&hours) || !(0..60).contains(&minutes) {
+        return Err(wrong());
+    }
+    let east = (hours * 60 + minutes) * 60_000;
+    Ok(Time(if is_west { time.0 + east } else { time.0 - east }))
+}
+
 /// `GET /v1/sagas`
 pub(super) async fn list<S: Store>(State(api): State<Arc<Api<S>>>, mut query: Query) -> Answer {
-    let time = |text: String| Time::parse(&text).map_err(|_| "must be a time as in 2026-01-02T03:04:05Z".to_owned());
     let status = |word: String| {
         Status::parse(&word).ok_or_else(|| {
             let known = Status::ALL.map(Status::as_str).join(", ");
@@ -278,6 +297,35 @@ pub(super) async fn history<S: Store>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_may_have_an_offset() {
+        let read = |text: &str| time(text.to_owned()).map(|time| time.to_string()).ok();
+        for same in [
+            "2026-01-02T03:04:05.678Z",
+            "2026-01-02T03:04:05.678",
+            "2026-01-02T03:04:05.678000+00:00",
+            "2026-01-02T04:34:05.678+01:30",
+            "2026-01-02T04:34:05.678 01:30",
+            "2026-01-01T22:04:05.678-05:00",
+        ] {
+            assert_eq!(read(same).as_deref(), Some("2026-01-02T03:04:05.678Z"), "{same}");
+        }
+        for wrong in [
+            "",
+            "yesterday",
+            "2026-01-02",
+            "2026-01-02T03:04:05Z+01:00",
+            "2026-01-02T03:04:05+1:00",
+            "2026-01-02T03:04:05+24:00",
+            "2026-01-02T03:04:05+",
+            "2026-01-02T03:04:05+01",
+            "ÄÖÜäöüÄÖÜäöü+01:00",
+            "2026-13-02T03:04:05Z",
+        ] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn only_well_formed_trace_contexts_are_passed_on() {

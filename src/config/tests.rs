@@ -62,7 +62,7 @@ fn secrets_are_not_shown() {
         &[("T", "0123456789abcdef"), ("SAGAD__STORE__URL", "postgres://u@h/d?password=hunter2&sslmode=require")],
     )
     .unwrap();
-    let shown = format!("{}{}", config.to_toml().unwrap(), serde_json::to_string(&config).unwrap());
+    let shown = format!("{}{}{config:?}", config.to_toml().unwrap(), serde_json::to_string(&config).unwrap());
     assert!(!shown.contains("0123456789abcdef") && !shown.contains("hunter2"), "{shown}");
     assert!(shown.contains("sslmode=require"), "{shown}");
     assert_eq!(without_password("postgres://u:p%40ss@h:1/d"), "postgres://u:***@h:1/d");

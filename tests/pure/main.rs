@@ -3,6 +3,7 @@
 
 mod admin;
 mod check;
+mod config;
 mod definitions;
 mod reload;
 mod templates;

@@ -112,6 +112,14 @@ async fn bodies_have_a_bound_declared_or_not() {
     };
     assert_eq!(post(body(1000).into()).await.problem(), (404, "unknown-definition".into()), "what fits gets through");
     assert_eq!(post(body(1001).into()).await.problem(), (413, "body-too-large".into()));
+    // Also clients that send all before they read anything get the answer.
+    for size in [100_000, 5_000_000] {
+        let head = format!(
+            "POST /v1/sagas HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {size}\r\n\r\n"
+        );
+        let answer = raw(&rig, (head + &body(size)).as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{size}: {answer}");
+    }
     let chunked = format!(
         "POST /v1/sagas HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n3e9\r\n{}\r\n0\r\n\r\n",
         body(1001)
