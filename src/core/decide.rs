@@ -169,6 +169,12 @@ impl<'a> Transition<'a> {
             {
                 self.record(Entry::Failed { step, attempt, failure });
             }
+            // Late, yet the first word about it: the doubt is over. Not once its undo is on its way, which serves either case.
+            (Progress::Failed { .. }, Answer::Failure(failure))
+                if action == Action::Execute && state.in_doubt() && self.saga.steps[step].compensate.is_untouched() =>
+            {
+                self.record(Entry::Failed { step, attempt, failure });
+            }
             (Progress::Running { .. }, Answer::Failure(failure) | Answer::Retry(failure)) if latest => {
                 self.fail_attempt(step, action, failure, Handling::Answered);
             }
@@ -355,7 +361,7 @@ impl<'a> Transition<'a> {
                     Resolution::Compensated | Resolution::GivenUp => {
                         let settled =
                             matches!(state.compensate.progress, Progress::Succeeded { .. } | Progress::GivenUp { .. });
-                        let owed = state.needs_undo(&self.definition.steps[step]);
+                        let owed = state.needs_undo(&self.definition.steps[step]) || !state.compensate.is_untouched();
                         self.saga.phase == Phase::Compensating && owed && !settled
                     }
                 };
@@ -490,20 +496,27 @@ impl<'a> Transition<'a> {
 
     fn go_back(&mut self) {
         self.withdraw();
-        let policy = self.definition.on_compensation_failure;
-        if policy == OnCompensationFailure::Suspend && self.suspend_for_failed_compensation() {
-            return;
-        }
-        for step in (0..self.saga.steps.len()).rev() {
-            match self.saga.steps[step].compensate.progress {
-                Progress::Idle if self.may_be_undone(step) => self.send(step, Action::Compensate),
-                Progress::Scheduled { due } if due <= self.now => self.send(step, Action::Compensate),
-                _ => {}
+        loop {
+            let before = self.entries.len();
+            let blocked = self.failed_compensation().is_some();
+            for step in (0..self.saga.steps.len()).rev() {
+                let state = &self.saga.steps[step].compensate;
+                match state.progress {
+                    // What an operator asked for again goes out, even if another compensation still waits for one.
+                    Progress::Idle if (!blocked || state.spent > 0) && self.may_be_undone(step) => {
+                        self.send(step, Action::Compensate);
+                    }
+                    Progress::Scheduled { due } if !blocked && due <= self.now => self.send(step, Action::Compensate),
+                    _ => {}
+                }
+            }
+            // A compensation that can't be rendered fails without having been sent, and others may follow it.
+            if self.entries.len() == before {
+                break;
             }
         }
-        // A compensation that can't be rendered fails without having been sent.
-        if policy == OnCompensationFailure::Suspend && self.suspend_for_failed_compensation() {
-            return;
+        if let Some(suspended) = self.failed_compensation() {
+            return self.record(suspended);
         }
         if (0..self.saga.steps.len()).all(|step| self.is_settled(step)) {
             let given_up = |progress: &Progress| matches!(progress, Progress::Failed { .. } | Progress::GivenUp { .. });
@@ -530,17 +543,20 @@ impl<'a> Transition<'a> {
         }
     }
 
-    fn suspend_for_failed_compensation(&mut self) -> bool {
-        let failed = self.saga.steps.iter().enumerate().find_map(|(step, state)| match &state.compensate.progress {
-            Progress::Failed { failure, .. } => Some((step, failure)),
-            _ => None,
-        });
-        let Some((step, failure)) = failed else { return false };
+    /// The suspension for a compensation that has failed for good, unless the others are to go on.
+    fn failed_compensation(&self) -> Option<Entry> {
+        if self.definition.on_compensation_failure == OnCompensationFailure::Continue {
+            return None;
+        }
+        let (step, failure) =
+            self.saga.steps.iter().enumerate().find_map(|(step, state)| match &state.compensate.progress {
+                Progress::Failed { failure, .. } => Some((step, failure)),
+                _ => None,
+            })?;
         let name = &self.definition.steps[step].name;
         let reason =
             format!("the compensation of step `{name}` failed: {} ({})", failure.message, failure.reason.as_str());
-        self.record(Entry::Suspended { reason, step: Some(step), actor: None });
-        true
+        Some(Entry::Suspended { reason, step: Some(step), actor: None })
     }
 
     /// Strictly in reverse: once everything after it is compensated, failed without effect, or never ran.
@@ -602,7 +618,7 @@ impl<'a> Transition<'a> {
     fn attempt_deadline(&self, step: StepIx, action: Action) -> Time {
         let deadline = self.now.plus(self.command(step, action).timeout);
         match self.saga.deadline {
-            Some(end) if action == Action::Execute && self.saga.phase == Phase::Running => deadline.min(end),
+            Some(end) if action == Action::Execute => deadline.min(end),
             _ => deadline,
         }
     }
