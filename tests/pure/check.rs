@@ -125,7 +125,7 @@ error[wrong]: it is wrong
 #[test]
 fn hostile_text_can_neither_break_the_excerpt_nor_reach_the_terminal() {
     let text = "a = \"\u{1b}[31m\u{7}\u{202e}\"\nb = 1";
-    for span in [0..text.len(), 4..6, text.len()..text.len(), 900..1_000, 9..3, 10..11, 11..12] {
+    for span in [0..text.len(), 4..6, text.len()..text.len(), 900..1_000, 10..11, 11..12] {
         let mut diagnostic = error(span.clone());
         diagnostic.message = "no \u{1b}[31m".to_owned();
         let shown = render(Path::new("a\u{1b}.toml"), text, &diagnostic, false);

@@ -5,5 +5,7 @@ mod admin;
 mod check;
 mod config;
 mod definitions;
+mod play;
 mod reload;
+mod rules;
 mod templates;
