@@ -27,6 +27,10 @@ pub const MAX_NAME: usize = 255;
 /// RabbitMQ's limit for a time to live: 2³² - 1 ms, some 49 days.
 const MAX_TTL: u128 = u32::MAX as u128;
 
+/// As good as none. RabbitMQ drops what was delivered 20 times from a quorum queue since 4.0 unless told otherwise; its own word for no limit,
+/// -1, makes the versions before drop what was delivered once.
+const NO_DELIVERY_LIMIT: i32 = i32::MAX;
+
 /// Arguments of exchanges and queues, and of bindings to headers exchanges, as RabbitMQ names them.
 pub type Arguments = BTreeMap<String, Value>;
 
@@ -60,11 +64,8 @@ pub struct ExchangePlan {
 pub struct QueuePlan {
     /// Its name.
     pub name: String,
-    /// All its arguments, but for:
+    /// All its arguments.
     pub arguments: Arguments,
-    /// Arguments that only some versions of RabbitMQ know, or that the queue may have been declared without: where they are refused,
-    /// the queue is declared without them.
-    pub optional: Arguments,
 }
 
 /// A binding: what `destination` gets from `source`.
@@ -150,7 +151,7 @@ impl TopologyPlan {
         for binding in &queue.bind {
             self.add_binding(binding, Destination::Queue(queue.name.clone()), wrong);
         }
-        self.queues.push(QueuePlan { name: queue.name.clone(), arguments, optional: Arguments::new() });
+        self.queues.push(QueuePlan { name: queue.name.clone(), arguments });
     }
 
     fn add_binding(&mut self, binding: &config::Binding, destination: Destination, wrong: &mut Vec<String>) {
@@ -218,7 +219,6 @@ fn own(names: &Names, queue_type: QueueType, mode: TopologyMode) -> TopologyPlan
             ("x-dead-letter-exchange", json!("")),
             ("x-dead-letter-routing-key", json!(names.queue(Inbox::WakeUps))),
         ]),
-        optional: Arguments::new(),
     });
     TopologyPlan {
         mode,
@@ -236,19 +236,17 @@ fn own(names: &Names, queue_type: QueueType, mode: TopologyMode) -> TopologyPlan
     }
 }
 
-/// A queue that sagad consumes. Nothing may be dropped from it: since RabbitMQ 4.0 a quorum queue drops what was delivered 20 times,
-/// which a broker that flaps while the database is away reaches; before, it takes no -1 for "no limit". What a queue gives up all
-/// the same (an upgraded queue, an operator's policy) goes to the dead letters, where sagad finds it again.
+/// A queue that sagad consumes. Nothing may be dropped from it, however often the link breaks before it is dealt with. What it gives up
+/// all the same, by an operator's policy, goes to the dead letters, where sagad finds it again.
 fn inbox_queue(names: &Names, inbox: Inbox, queue_type: QueueType) -> QueuePlan {
     let mut arguments = arguments(&[("x-queue-type", json!(queue_type.as_str()))]);
     if inbox != Inbox::Dead {
         arguments.insert("x-dead-letter-exchange".to_owned(), json!(names.dead_exchange()));
     }
-    let optional = match queue_type {
-        QueueType::Quorum => self::arguments(&[("x-delivery-limit", json!(-1))]),
-        QueueType::Classic => Arguments::new(),
-    };
-    QueuePlan { name: names.queue(inbox), arguments, optional }
+    if queue_type == QueueType::Quorum {
+        arguments.insert("x-delivery-limit".to_owned(), json!(NO_DELIVERY_LIMIT));
+    }
+    QueuePlan { name: names.queue(inbox), arguments }
 }
 
 fn queue_arguments(queue: &config::Queue, dead_exchange: &str, object: &str, wrong: &mut Vec<String>) -> Arguments {
@@ -406,11 +404,11 @@ mod tests {
     #[test]
     fn nothing_is_dropped_from_sagads_own_queues() {
         let quorum = plan(vec![], vec![]).expect("right");
-        assert_eq!(find(&quorum, "shop.replies").optional.get("x-delivery-limit"), Some(&json!(-1)));
+        assert_eq!(find(&quorum, "shop.replies").arguments.get("x-delivery-limit"), Some(&json!(i32::MAX)));
         assert_eq!(find(&quorum, "shop.replies").arguments.get("x-dead-letter-exchange"), Some(&json!("shop.dead")));
         assert_eq!(find(&quorum, "shop.dead").arguments.get("x-dead-letter-exchange"), None, "it would go round");
         let classic = TopologyPlan::new(&broker(QueueType::Classic), &Topology::default()).expect("right");
-        assert!(find(&classic, "shop.replies").optional.is_empty(), "classic queues have no limit and take none");
+        assert_eq!(find(&classic, "shop.replies").arguments.get("x-delivery-limit"), None, "classic queues have none");
     }
 
     #[test]

@@ -8,14 +8,13 @@ use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 use super::connect::{Broker, REPLY_TIMEOUT, describe, open_channel};
 use super::convert::{short, table};
 use super::{BrokerMisconfigured, End};
-use crate::broker::topology::{Arguments, BindingPlan, Conflict, Destination, ExchangePlan, QueuePlan, TopologyPlan};
+use crate::broker::topology::{BindingPlan, Conflict, Destination, ExchangePlan, QueuePlan, TopologyPlan};
 use crate::config::TopologyMode;
 
 /// What can be asked of a broker here.
 enum Request<'a> {
     Exchange(&'a ExchangePlan),
-    /// Without its optional arguments if false.
-    Queue(&'a QueuePlan, bool),
+    Queue(&'a QueuePlan),
     Binding(&'a BindingPlan),
     /// Whether an exchange is there that someone else declares.
     Source(&'a BindingPlan),
@@ -43,7 +42,7 @@ pub(super) async fn prepare(broker: &Broker, connection: &mut Connection, plan: 
         conflicts.note(object, probe.ask(&Request::Exchange(exchange)).await)?;
     }
     for queue in &plan.queues {
-        conflicts.note(queue_object(&queue.name), probe.queue(queue).await)?;
+        conflicts.note(queue_object(&queue.name), probe.ask(&Request::Queue(queue)).await)?;
     }
     for binding in &plan.bindings {
         let request = match plan.mode {
@@ -123,24 +122,6 @@ struct Probe<'a> {
 }
 
 impl Probe<'_> {
-    /// A queue with its optional arguments; without them, where they are refused.
-    async fn queue(&mut self, queue: &QueuePlan) -> Result<(), Trouble> {
-        if queue.optional.is_empty() || self.passive {
-            return self.ask(&Request::Queue(queue, false)).await;
-        }
-        match self.ask(&Request::Queue(queue, true)).await {
-            Err(Trouble::Refused { code: 406, text }) => {
-                self.ask(&Request::Queue(queue, false)).await?;
-                if text.contains("inequivalent") {
-                    let optional: Vec<&String> = queue.optional.keys().collect();
-                    tracing::warn!(queue = queue.name, ?optional, "the queue was declared without these arguments");
-                }
-                Ok(())
-            }
-            outcome => outcome,
-        }
-    }
-
     async fn ask(&mut self, request: &Request<'_>) -> Result<(), Trouble> {
         if self.closed || !self.connection.status().connected() {
             *self.connection = self.broker.connect("publish").await.map_err(Trouble::Over)?;
@@ -189,12 +170,8 @@ async fn send(channel: &Channel, request: &Request<'_>, passive: bool) -> Result
             let passive = ExchangeDeclareOptions { passive: true, ..declare_exchange };
             channel.exchange_declare(name(&binding.source)?, ExchangeKind::Direct, passive, FieldTable::default()).await
         }
-        Request::Queue(queue, all) => {
-            let mut arguments: Arguments = queue.arguments.clone();
-            if *all {
-                arguments.extend(queue.optional.clone());
-            }
-            channel.queue_declare(name(&queue.name)?, declare_queue, table(&arguments)?).await.map(drop)
+        Request::Queue(queue) => {
+            channel.queue_declare(name(&queue.name)?, declare_queue, table(&queue.arguments)?).await.map(drop)
         }
         Request::Binding(binding) => {
             let source = name(&binding.source)?;

@@ -140,9 +140,7 @@ mod tests {
     }
 
     fn plan(exchanges: Vec<ExchangePlan>, bindings: Vec<BindingPlan>) -> TopologyPlan {
-        let queues = ["a", "b"]
-            .map(|name| QueuePlan { name: name.into(), arguments: Arguments::new(), optional: Arguments::new() })
-            .to_vec();
+        let queues = ["a", "b"].map(|name| QueuePlan { name: name.into(), arguments: Arguments::new() }).to_vec();
         TopologyPlan { mode: TopologyMode::Declare, exchanges, queues, bindings }
     }
 
