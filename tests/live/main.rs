@@ -1,6 +1,7 @@
 //! Tests against real services: databases, RabbitMQ, processes.
 
 mod bench;
+mod broker;
 mod crash;
 mod daemon;
 mod http;

@@ -11,9 +11,10 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
 use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueDeclareOptions,
-    QueueDeleteOptions,
+    BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions,
+    QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -151,6 +152,12 @@ impl Node {
             assert!(Instant::now() < deadline, "RabbitMQ does not come up: {}", self.output());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Makes it remember its quorum queues: where they are, it writes down half a second after it declares them, and those that it was killed
+    /// before are never available again.
+    pub async fn sync(&self) {
+        self.ctl(&["eval", "[ok = dets:sync(Table) || Table <- dets:all()]."]).await;
     }
 
     /// Makes it believe that it is out of memory: it blocks whoever publishes.
@@ -357,6 +364,18 @@ impl Client {
             assert!(Instant::now() < deadline, "{queue} has {waiting:?} messages instead of {count}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Takes all messages off a queue.
+    pub async fn drain(&self, queue: &str) -> Vec<lapin::message::Delivery> {
+        let count = self.waiting(queue).await.expect("there is such a queue");
+        let channel = self.connection.create_channel().await.expect("a channel");
+        let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+        let consumer =
+            channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await.expect("consumed");
+        let messages = consumer.take(count as usize).map(|message| message.expect("delivered")).collect().await;
+        channel.close(200, "OK".into()).await.expect("closed");
+        messages
     }
 
     /// Takes a message off a queue.
