@@ -135,6 +135,10 @@ async fn sqlite(url: &str, opening: Opening) -> Result<(Database, Option<File>),
     let options = options
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY)
+        // Many rows at once are sorted out in a temporary table, which would be a file of its own each time.
+        .pragma("temp_store", "memory")
+        // In KiB: a large batch is written once, at its end, not whenever the default of 2 MB is full.
+        .pragma("cache_size", "-16384")
         .pragma("journal_size_limit", "67108864")
         .row_buffer_size(1024);
     if options.get_filename().to_string_lossy().starts_with("file:") {

@@ -18,9 +18,9 @@ pub(super) fn insert<'a>(statement: &mut Statement<'a>, births: &[(&'a SagaWrite
         .bytes("input", births().map(|birth| &*birth.input));
     let rows = statement.rows(rows);
     statement.push(&format!(
-        "INSERT INTO sagas (id, version, status, due, started_at, updated_at, ended_at, state, \
+        "INSERT INTO sagas (id, version, status, due, due_slot, started_at, updated_at, ended_at, state, \
          definition, revision, key, priority, created_at, input) \
-         SELECT id, version, status, due, started_at, updated_at, ended_at, state, \
+         SELECT id, version, status, due, due >> 10, started_at, updated_at, ended_at, state, \
          definition, revision, key, priority, created_at, input FROM {rows} WHERE true \
          ON CONFLICT (id) DO NOTHING RETURNING id, definition, previous_status, status"
     ));
@@ -32,7 +32,7 @@ pub(super) fn update<'a>(statement: &mut Statement<'a>, updates: &[&'a SagaWrite
     let rows = changing(Rows::new("u"), writes).ints("expected", writes().map(|write| codes::number(write.expected)));
     let rows = statement.rows(rows);
     statement.push(&format!(
-        "UPDATE sagas SET version = u.version, previous_status = sagas.status, status = u.status, due = u.due, \
+        "UPDATE sagas SET version = u.version, previous_status = sagas.status, status = u.status, due = u.due, due_slot = u.due >> 10, \
          started_at = u.started_at, updated_at = u.updated_at, ended_at = u.ended_at, state = u.state \
          FROM {rows} WHERE sagas.id = u.id AND sagas.version = u.expected \
          RETURNING sagas.id, sagas.definition, sagas.previous_status, sagas.status"

@@ -98,15 +98,19 @@ impl Store for SqlStore {
         let skip_locked = statement.dialect.skip_locked();
         statement.push(&format!(
             "WITH ready AS MATERIALIZED (\
-             SELECT id FROM sagas WHERE due <= {now} ORDER BY due LIMIT {limit} {skip_locked}) \
-             UPDATE sagas SET due = {lease} FROM ready WHERE sagas.id = ready.id RETURNING sagas.id"
+             SELECT id FROM sagas WHERE due_slot <= {now} >> 10 AND due <= {now} \
+             ORDER BY due_slot LIMIT {limit} {skip_locked}) \
+             UPDATE sagas SET due = {lease}, due_slot = {lease} >> 10 FROM ready WHERE sagas.id = ready.id \
+             RETURNING sagas.id"
         ));
         self.write(&statement).await?.iter().map(|row| row.uuid(0).map(SagaId)).collect()
     }
 
     async fn next_due(&self) -> Result<Option<Time>, StoreError> {
         let mut statement = self.statement();
-        statement.push("SELECT min(due) FROM sagas WHERE due IS NOT NULL");
+        statement.push(
+            "SELECT min(due) FROM sagas WHERE due_slot = (SELECT min(due_slot) FROM sagas WHERE due_slot IS NOT NULL)",
+        );
         let rows = self.read(&statement).await?;
         Ok(rows.first().map(|row| row.optional_int(0)).transpose()?.flatten().map(Time))
     }

@@ -1,7 +1,6 @@
 //! One statement for both databases: its text with numbered parameters, its arguments, and the rows that come back.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 
 use bytes::Bytes;
 use sqlx::postgres::{PgArguments, PgRow};
@@ -38,7 +37,9 @@ pub(super) struct Rows<'a> {
 /// One column of [`Rows`].
 pub(super) enum Column<'a> {
     /// Integers and times.
-    Int(Vec<Option<i64>>),
+    Int(Vec<i64>),
+    /// Integers and times that may be missing.
+    OptionalInt(Vec<Option<i64>>),
     /// Ids.
     Uuid(Vec<Uuid>),
     /// Payloads.
@@ -54,11 +55,11 @@ impl<'a> Rows<'a> {
     }
 
     pub(super) fn ints(self, name: &'static str, values: impl Iterator<Item = i64>) -> Rows<'a> {
-        self.column(name, Column::Int(values.map(Some).collect()))
+        self.column(name, Column::Int(values.collect()))
     }
 
     pub(super) fn optional_ints(self, name: &'static str, values: impl Iterator<Item = Option<i64>>) -> Rows<'a> {
-        self.column(name, Column::Int(values.collect()))
+        self.column(name, Column::OptionalInt(values.collect()))
     }
 
     pub(super) fn uuids(self, name: &'static str, values: impl Iterator<Item = Uuid>) -> Rows<'a> {
@@ -88,63 +89,94 @@ impl<'a> Rows<'a> {
 
     /// The rows as SQLite takes them: see [`Dialect::rows`].
     fn pack(&self) -> (String, Vec<u8>) {
-        let (mut json, mut blob) = (String::from("["), Vec::new());
         let len = self.columns.first().map_or(0, |(_, column)| column.len());
+        let width: usize = self.columns.iter().map(|(_, column)| column.width()).sum();
+        let payload: usize = self.columns.iter().map(|(_, column)| column.payload()).sum();
+        let (mut places, mut blob) = (String::with_capacity(8 * len + 2), Vec::with_capacity(width * len + payload));
+        let mut digits = itoa::Buffer::new();
+        let mut payload_at = width * len;
         for row in 0..len {
-            json.push_str(if row == 0 { "[" } else { ",[" });
-            for (i, (_, column)) in self.columns.iter().enumerate() {
-                if i > 0 {
-                    json.push(',');
-                }
-                column.pack(row, &mut json, &mut blob);
+            places.push(if row == 0 { '[' } else { ',' });
+            // SQL counts bytes from 1.
+            places.push_str(digits.format(blob.len() + 1));
+            for (_, column) in &self.columns {
+                column.pack(row, &mut blob, &mut payload_at);
             }
-            json.push(']');
         }
-        json.push(']');
-        (json, blob)
+        places.push_str(if len == 0 { "[]" } else { "]" });
+        for row in 0..len {
+            for (_, column) in &self.columns {
+                blob.extend_from_slice(column.payload_of(row));
+            }
+        }
+        (places, blob)
     }
 }
+
+/// How many bytes an integer takes in a packed row: its longest is `-9223372036854775808`.
+pub(super) const INT_WIDTH: usize = 20;
 
 impl Column<'_> {
     fn len(&self) -> usize {
         match self {
             Column::Int(values) => values.len(),
+            Column::OptionalInt(values) => values.len(),
             Column::Uuid(values) => values.len(),
             Column::Bytes(values) => values.len(),
             Column::Text(values) => values.len(),
         }
     }
 
-    /// How many integers a value is packed into.
-    pub(super) fn integers(&self) -> usize {
+    /// How many bytes it takes in a packed row.
+    pub(super) fn width(&self) -> usize {
         match self {
-            Column::Int(_) | Column::Uuid(_) => 1,
-            Column::Bytes(_) | Column::Text(_) => 2,
+            Column::Int(_) | Column::OptionalInt(_) => INT_WIDTH,
+            Column::Uuid(_) => 16,
+            // Where it begins, and how long it is.
+            Column::Bytes(_) | Column::Text(_) => 2 * INT_WIDTH,
         }
     }
 
-    fn pack(&self, row: usize, json: &mut String, blob: &mut Vec<u8>) {
-        // Writing to a string does not fail. SQL counts bytes from 1.
-        let mut place = |bytes: &[u8], json: &mut String| {
-            let _ = write!(json, "{},{}", blob.len() + 1, bytes.len());
-            blob.extend_from_slice(bytes);
+    /// How many bytes all its values take after the packed rows.
+    fn payload(&self) -> usize {
+        match self {
+            Column::Int(_) | Column::OptionalInt(_) | Column::Uuid(_) => 0,
+            Column::Bytes(_) | Column::Text(_) => (0..self.len()).map(|row| self.payload_of(row).len()).sum(),
+        }
+    }
+
+    fn payload_of(&self, row: usize) -> &[u8] {
+        match self {
+            Column::Int(_) | Column::OptionalInt(_) | Column::Uuid(_) => &[],
+            Column::Bytes(values) => values[row],
+            Column::Text(values) => values[row].as_deref().unwrap_or_default().as_bytes(),
+        }
+    }
+
+    /// Appends the value of a row to `blob`; what is too long for that goes to `payload_at`.
+    fn pack(&self, row: usize, blob: &mut Vec<u8>, payload_at: &mut usize) {
+        let mut int = |value: Option<i64>| {
+            let mut field = [0; INT_WIDTH];
+            if let Some(value) = value {
+                field.fill(b' ');
+                let mut digits = itoa::Buffer::new();
+                let digits = digits.format(value).as_bytes();
+                field[..digits.len()].copy_from_slice(digits);
+            }
+            blob.extend_from_slice(&field);
         };
         match self {
-            Column::Int(values) => {
-                let _ = match values[row] {
-                    Some(value) => write!(json, "{value}"),
-                    None => write!(json, "null"),
-                };
+            Column::Int(values) => int(Some(values[row])),
+            Column::OptionalInt(values) => int(values[row]),
+            Column::Uuid(values) => blob.extend_from_slice(values[row].as_bytes()),
+            Column::Bytes(_) | Column::Text(_) => {
+                let is_null = matches!(self, Column::Text(values) if values[row].is_none());
+                let len = self.payload_of(row).len();
+                // No payload is larger than memory.
+                int((!is_null).then_some(*payload_at as i64 + 1));
+                int(Some(len as i64));
+                *payload_at += len;
             }
-            Column::Uuid(values) => {
-                let _ = write!(json, "{}", blob.len() + 1);
-                blob.extend_from_slice(values[row].as_bytes());
-            }
-            Column::Bytes(values) => place(values[row], json),
-            Column::Text(values) => match &values[row] {
-                Some(value) => place(value.as_bytes(), json),
-                None => json.push_str("null,null"),
-            },
         }
     }
 }
@@ -224,8 +256,8 @@ impl<'a> Statement<'a> {
                 Argument::Bytes(value) => Arguments::add(&mut bound, *value),
                 Argument::Text(value) => Arguments::add(&mut bound, value.as_deref()),
                 Argument::Rows(rows) => {
-                    let (json, blob) = rows.pack();
-                    Arguments::add(&mut bound, json).and_then(|()| Arguments::add(&mut bound, blob))
+                    let (places, blob) = rows.pack();
+                    Arguments::add(&mut bound, places).and_then(|()| Arguments::add(&mut bound, blob))
                 }
             }
             .map_err(sqlx::Error::Encode)?;
@@ -244,6 +276,7 @@ impl<'a> Statement<'a> {
                 Argument::Text(value) => bound.add(value.as_deref()),
                 Argument::Rows(rows) => rows.columns.iter().try_for_each(|(_, column)| match column {
                     Column::Int(values) => bound.add(values.as_slice()),
+                    Column::OptionalInt(values) => bound.add(values.as_slice()),
                     Column::Uuid(values) => bound.add(values.as_slice()),
                     Column::Bytes(values) => bound.add(values.as_slice()),
                     Column::Text(values) => bound.add(values.as_slice()),

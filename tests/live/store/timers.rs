@@ -10,6 +10,7 @@ use super::*;
 
 over_both!(
     due_sagas_are_leased_in_order,
+    timers_are_exact_to_the_millisecond,
     a_lease_does_not_change_the_version,
     two_takers_share_what_is_due,
     outbox_rows_are_leased_oldest_first,
@@ -25,23 +26,39 @@ fn due(at: i64) -> SagaWrite {
 
 async fn due_sagas_are_leased_in_order(place: &Place) {
     let store = place.open().await;
-    let writes = [due(30), due(10), due(20), due(40)];
+    let writes = [due(30_000), due(10_000), due(20_000), due(40_000)];
     let [thirty, ten, twenty, forty] = [0, 1, 2, 3].map(|n| writes[n].id);
     let mut never = birth(id(), "order");
     never.row.due = None;
     put(&store, writes.into_iter().chain([never]).collect()).await;
-    assert_eq!(store.next_due().await.expect("a time"), Some(Time(10)));
-    assert!(store.take_due(Time(9), Time(100), 10).await.expect("due").is_empty());
+    assert_eq!(store.next_due().await.expect("a time"), Some(Time(10_000)));
+    assert!(store.take_due(Time(9_999), Time(100_000), 10).await.expect("due").is_empty());
 
     // The two that are due first, not any two.
-    let taken: HashSet<SagaId> = store.take_due(Time(30), Time(100), 2).await.expect("due").into_iter().collect();
-    assert_eq!(taken, HashSet::from([ten, twenty]));
-    assert_eq!(store.next_due().await.expect("a time"), Some(Time(30)));
-    assert_eq!(store.take_due(Time(30), Time(100), 10).await.expect("due"), [thirty]);
-    assert_eq!(store.take_due(Time(99), Time(200), 10).await.expect("due"), [forty]);
+    let taken = store.take_due(Time(30_000), Time(100_000), 2).await.expect("due");
+    assert_eq!(taken.into_iter().collect::<HashSet<_>>(), HashSet::from([ten, twenty]));
+    assert_eq!(store.next_due().await.expect("a time"), Some(Time(30_000)));
+    assert_eq!(store.take_due(Time(30_000), Time(100_000), 10).await.expect("due"), [thirty]);
+    assert_eq!(store.take_due(Time(99_999), Time(200_000), 10).await.expect("due"), [forty]);
     // The leases ended and nothing came of them.
-    let taken: HashSet<SagaId> = store.take_due(Time(100), Time(300), 10).await.expect("due").into_iter().collect();
-    assert_eq!(taken, HashSet::from([ten, twenty, thirty]));
+    let taken = store.take_due(Time(100_000), Time(300_000), 10).await.expect("due");
+    assert_eq!(taken.into_iter().collect::<HashSet<_>>(), HashSet::from([ten, twenty, thirty]));
+}
+
+async fn timers_are_exact_to_the_millisecond(place: &Place) {
+    let store = place.open().await;
+    // Before 1970, too: nothing rounds the wrong way.
+    for at in [-1025, -1024, -1023, -1, 0, 1, 1023, 1024, 1025] {
+        let write = due(at);
+        let saga = write.id;
+        put(&store, vec![write]).await;
+        assert_eq!(store.next_due().await.expect("a time"), Some(Time(at)));
+        assert!(store.take_due(Time(at - 1), Time(100_000), 10).await.expect("due").is_empty(), "{at}");
+        assert_eq!(store.take_due(Time(at), Time(100_000), 10).await.expect("due"), [saga], "{at}");
+        put(&store, vec![change(saga, 1)]).await;
+    }
+    put(&store, vec![due(2_000), due(1_999), due(2_001)]).await;
+    assert_eq!(store.next_due().await.expect("a time"), Some(Time(1_999)));
 }
 
 async fn a_lease_does_not_change_the_version(place: &Place) {
