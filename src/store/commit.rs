@@ -174,7 +174,8 @@ async fn all_in_one(
 }
 
 fn one_statement<'a>(writes: &[&'a SagaWrite], batch: &'a Batch) -> Statement<'a> {
-    const OF_WRITTEN: &str = "saga_id IN (SELECT id FROM written)";
+    // Inside `coalesce` it is a look-up in a hash table; by itself it would be a join, and see `open` for how those are done.
+    const OF_WRITTEN: &str = "coalesce(saga_id IN (SELECT id FROM written), false)";
     let mut statement = Statement::new(Dialect::Postgres);
     let mut part = |name: &str, write: &mut dyn FnMut(&mut Statement<'a>)| {
         statement.push(if statement.is_empty() { "WITH " } else { ", " });

@@ -213,8 +213,17 @@ async fn postgres(url: &str, opening: Opening) -> Result<Database, OpenError> {
         ("statement_timeout", "10s"),
         // A daemon that is stopped in the middle of a transaction must not hold up the others for ever.
         ("idle_in_transaction_session_timeout", "20s"),
-        // Every statement has one good plan; making it anew for each batch would cost more than running it.
+        // Every statement has one good plan, whatever the statistics say: from its arguments, in their order, through an
+        // index. To plan it anew for each batch would cost more than to run it, and another order of locks could end in a
+        // deadlock.
         ("plan_cache_mode", "force_generic_plan"),
+        ("enable_seqscan", "off"),
+        ("enable_bitmapscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+        ("enable_hashagg", "off"),
+        // What is "off" counts as very dear where there is no other way, and what is dear would be compiled first.
+        ("jit", "off"),
     ]);
     Ok(Database::Postgres(Lanes::new(options, POSTGRES_CONNECTIONS)))
 }

@@ -3,6 +3,8 @@
 mod batch;
 mod claims;
 mod lists;
+mod opening;
+mod outages;
 mod records;
 mod timers;
 mod together;
@@ -15,7 +17,7 @@ use sagad::core::id::SagaId;
 use sagad::core::saga::Status;
 use sagad::core::time::Time;
 use sagad::store::sql::SqlStore;
-use sagad::store::{Batch, Birth, Claim, ClaimKind, Opening, OutboxRow, SagaRow, SagaWrite, Store};
+use sagad::store::{Batch, Birth, Claim, ClaimKind, Opening, OutboxRow, SagaRow, SagaWrite, Store, StoreError};
 use uuid::Uuid;
 
 use crate::postgres;
