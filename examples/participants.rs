@@ -42,7 +42,12 @@ use tokio::sync::Mutex;
 #[derive(Parser)]
 struct Args {
     /// RabbitMQ.
-    #[arg(long, env = "SAGAD__BROKER__URL", default_value = "amqp://guest:guest@127.0.0.1:5672/%2f")]
+    #[arg(
+        long,
+        env = "SAGAD__BROKER__URL",
+        hide_env_values = true,
+        default_value = "amqp://guest:guest@127.0.0.1:5672/%2f"
+    )]
     amqp: String,
     /// SQLite file of these services.
     #[arg(long, default_value = "participants.db")]

@@ -17,13 +17,13 @@ use super::link::{Link, Message};
 use super::participant::Seen;
 use super::pipe;
 use super::scenario::{NOTE, SAGA};
-use super::{Result, trouble};
+use super::{AMQP, Result, trouble};
 
 /// What a driver's process is told.
 #[derive(Debug, clap::Args)]
 pub struct DriverArgs {
-    /// RabbitMQ
-    #[arg(long)]
+    /// RabbitMQ; not an argument, which every user of the machine could read
+    #[arg(env = AMQP, hide_env_values = true)]
     amqp: String,
     /// Where starts are published
     #[arg(long)]

@@ -35,6 +35,9 @@ pub use scenario::Scenario;
 use rig::Rig;
 use round::{Measurement, Orchestrator};
 
+/// The variable that tells the bench's own processes where RabbitMQ is, and the daemon too.
+const AMQP: &str = "SAGAD__BROKER__URL";
+
 /// What to measure.
 #[derive(Clone, Debug)]
 pub struct Options {

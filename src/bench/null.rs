@@ -15,14 +15,14 @@ use uuid::Uuid;
 use super::link::{Link, Message, header};
 use super::pipe;
 use super::scenario::{BACKOFF_MS, Command, NOTE, SAGA, STEPS, Scenario, routing_key};
-use super::{Result, trouble};
+use super::{AMQP, Result, trouble};
 use crate::core::id::Action;
 
 /// What a null orchestrator's process is told.
 #[derive(Debug, clap::Args)]
 pub struct NullArgs {
-    /// RabbitMQ
-    #[arg(long)]
+    /// RabbitMQ; not an argument, which every user of the machine could read
+    #[arg(env = AMQP, hide_env_values = true)]
     amqp: String,
     /// Where commands are published
     #[arg(long)]

@@ -13,13 +13,13 @@ use serde::{Deserialize, Serialize};
 use super::link::{Link, Message, header, number};
 use super::pipe;
 use super::scenario::{Command, Outcome, STEPS, Scenario, parse_routing_key};
-use super::{Result, trouble};
+use super::{AMQP, Result, trouble};
 
 /// What a participants' process is told.
 #[derive(Debug, clap::Args)]
 pub struct ParticipantArgs {
-    /// RabbitMQ
-    #[arg(long)]
+    /// RabbitMQ; not an argument, which every user of the machine could read
+    #[arg(env = AMQP, hide_env_values = true)]
     amqp: String,
     /// What the queues' names start with
     #[arg(long)]

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::database::{Database, StoreKind};
 use super::scenario::{SAGA, STEPS};
-use super::{Options, Result, machine, participant, trouble};
+use super::{AMQP, Options, Result, machine, participant, trouble};
 use crate::broker::message::Inbox;
 use crate::broker::names::Names;
 use crate::config::{Config, QueueType};
@@ -61,7 +61,7 @@ impl Rig {
         let folder = Folder::make(&name)?;
         let database = Database::make(store, config, &folder.0, &name).await?;
         let http = free_port()?;
-        let started = daemon(&folder.0, &daemon_config(&amqp, &name, &database.url, http, options), options, &name);
+        let started = daemon(&folder.0, &name, http, options, [(AMQP, &amqp), ("SAGAD__STORE__URL", &database.url)]);
         let daemon = match started {
             Ok(daemon) => daemon,
             Err(error) => return database.remove().await.and(Err(error)),
@@ -229,11 +229,11 @@ impl Drop for Folder {
 }
 
 /// Starts `sagad serve` in a folder where no other configuration is found.
-fn daemon(folder: &Path, config: &str, options: &Options, prefix: &str) -> Result<Child> {
+fn daemon(folder: &Path, prefix: &str, http: u16, options: &Options, urls: [(&str, &str); 2]) -> Result<Child> {
     let sagas = folder.join("sagas");
     std::fs::create_dir(&sagas)?;
     std::fs::write(sagas.join("bench.toml"), options.scenario.definition(&commands(prefix)))?;
-    std::fs::write(folder.join("sagad.toml"), config)?;
+    std::fs::write(folder.join("sagad.toml"), daemon_config(prefix, http, options))?;
     let log = std::fs::File::create(folder.join("sagad.log"))?;
     let mut command = this_binary()?;
     command.args(["serve", "--config", "sagad.toml"]).current_dir(folder).stdin(Stdio::null());
@@ -242,7 +242,8 @@ fn daemon(folder: &Path, config: &str, options: &Options, prefix: &str) -> Resul
             command.env_remove(name);
         }
     }
-    command.stdout(log.try_clone()?).stderr(log);
+    // They may have passwords in them, and the folder is open to all.
+    command.envs(urls).stdout(log.try_clone()?).stderr(log);
     Ok(command.spawn()?)
 }
 
@@ -253,16 +254,12 @@ pub(super) fn this_binary() -> Result<Command> {
     Ok(command)
 }
 
-fn daemon_config(amqp: &str, prefix: &str, store: &str, http: u16, options: &Options) -> String {
-    let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+fn daemon_config(prefix: &str, http: u16, options: &Options) -> String {
     let (queue_type, commands) = (options.queue_type.as_str(), commands(prefix));
     let mut text = format!(
-        "[definitions]\npath = \"sagas\"\nwatch = false\n[store]\nurl = {}\n[broker]\nurl = {}\nprefix = {}\n\
-         queue_type = \"{queue_type}\"\n[http]\nlisten = \"127.0.0.1:{http}\"\n[telemetry]\nlog = \"warn\"\n\
+        "[definitions]\npath = \"sagas\"\nwatch = false\n[broker]\nprefix = \"{prefix}\"\nqueue_type = \"{queue_type}\"\n\
+         [http]\nlisten = \"127.0.0.1:{http}\"\n[telemetry]\nlog = \"warn\"\n\
          [[topology.exchanges]]\nname = \"{commands}\"\ntype = \"topic\"\n",
-        quoted(store),
-        quoted(amqp),
-        quoted(prefix),
     );
     for step in 0..STEPS {
         text.push_str(&format!(

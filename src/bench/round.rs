@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::driver::Measured;
 use super::rig::{Rig, Times, this_binary};
-use super::{Options, Result, machine, trouble};
+use super::{AMQP, Options, Result, machine, trouble};
 
 /// The longest time before the measured one: connections, caches, and the pile of sagas that all began together.
 const LONGEST_WARM_UP: Duration = Duration::from_secs(2);
@@ -111,7 +111,7 @@ fn warm_up(options: &Options) -> Duration {
 
 fn role(name: &str, rig: &Rig) -> Result<Command> {
     let mut command = this_binary()?;
-    command.args(["bench", name, "--amqp", &rig.amqp]);
+    command.args(["bench", name]).env(AMQP, &rig.amqp);
     Ok(command)
 }
 

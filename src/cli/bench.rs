@@ -14,6 +14,10 @@ use super::{Failure, Sources, print};
 /// Driver, participants, daemon and null orchestrator are processes of their own. The database is made for the run: beside the
 /// configured one if that is of the same kind. RabbitMQ is the configured one. All that is declared has names of its own and is
 /// removed at the end.
+///
+/// Both orchestrators take starts from a queue and have the same queues, participants and messages: one start, and for each step a
+/// command and its answer, all persistent and confirmed. A saga counts from the publishing of its start to the broker's confirm of its last
+/// answer.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Bench {
