@@ -99,7 +99,7 @@ pub enum Refusal {
     #[error("there is no saga {0}")]
     UnknownSaga(SagaId),
     /// The input is wrong.
-    #[error("the input does not fit the definition: {}", .0.iter().map(|e| format!("{}: {}", e.pointer, e.detail)).collect::<Vec<_>>().join("; "))]
+    #[error("the input does not fit the definition: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Invalid(Vec<InputError>),
     /// The saga's state forbids it.
     #[error(transparent)]

@@ -79,6 +79,7 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
         Entry::Sent { step, action, attempt, deadline } => {
             if let Some(state) = action_of(saga, *step, *action) {
                 state.attempt = *attempt;
+                state.pending = false;
                 state.started_at.get_or_insert(at);
                 state.progress = Progress::Running { deadline: *deadline };
             }
@@ -86,6 +87,7 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
         Entry::Extended { step, action, deadline, .. } => {
             if let Some(state) = action_of(saga, *step, *action) {
                 state.handled = true;
+                state.pending = true;
                 state.progress = Progress::Running { deadline: *deadline };
             }
         }

@@ -227,7 +227,10 @@ impl<'a> Transition<'a> {
         if attempt == 0 || attempt > state.attempt {
             return Some(Ignored::UnknownAttempt);
         }
+        // Whatever the broker says of a command that a participant said to be at, that participant had it.
+        let taken = state.pending && attempt == state.attempt;
         let handling = match failure.reason {
+            _ if taken => Handling::Maybe,
             Reason::Unroutable => Handling::Never,
             Reason::Expired | Reason::MaxLength if !delivered_before => Handling::Never,
             _ => Handling::Maybe,

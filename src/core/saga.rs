@@ -206,6 +206,9 @@ pub struct ActionState {
     /// Whether a participant had its hands on it: it answered, or may have.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub handled: bool,
+    /// Whether the participant said of the latest attempt that it is still at it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pending: bool,
     /// Why the last attempt failed, while another may follow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<Failure>,

@@ -41,6 +41,15 @@ pub struct InputError {
     pub detail: String,
 }
 
+impl std::fmt::Display for InputError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.pointer.as_str() {
+            "" => f.write_str(&self.detail),
+            pointer => write!(f, "{pointer}: {}", self.detail),
+        }
+    }
+}
+
 /// Longest business key, in characters: what fits a header, an index and a person's eye.
 const LONGEST_KEY: usize = 255;
 

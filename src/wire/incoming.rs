@@ -11,9 +11,11 @@ use crate::core::answer::{Outcome, judge};
 use crate::core::id::{SagaId, Ticket};
 use crate::core::input::Input;
 use crate::core::saga::Reason;
+use crate::core::time::Time;
 use crate::intake::Start;
 use crate::json;
 use crate::wire::header;
+use crate::wire::outgoing::trace_of;
 use crate::wire::signature::Signer;
 
 /// What a message means.
@@ -84,18 +86,31 @@ fn answer(signer: &Signer, message: &Incoming, max_message: usize) -> Result<Mea
 fn start(message: &Incoming, max_message: usize, id: SagaId) -> Result<Meaning, Unplaceable> {
     let properties = &message.properties;
     let input = body(message, max_message)?;
-    let idempotency_key = properties.header_str(header::IDEMPOTENCY_KEY).or(properties.message_id.as_deref());
+    let idempotency_key = idempotency_key(properties)?;
     let start = Start {
         id,
         definition: message.routing_key.clone(),
         input: Arc::new(input),
         priority: None,
         delay: Duration::ZERO,
-        idempotency_key: idempotency_key.filter(|key| !key.is_empty()).map(str::to_owned),
-        trace: properties.header_str(header::TRACEPARENT).map(str::to_owned),
+        idempotency_key,
+        trace: properties.header_str(header::TRACEPARENT).filter(|text| trace_of(text).is_some()).map(str::to_owned),
         actor: "amqp".to_owned(),
     };
     Ok(Meaning::Start(start, reply_address(properties)))
+}
+
+/// The header's, else the message's id. A key that can't be told from others must not be taken for none.
+fn idempotency_key(properties: &Properties) -> Result<Option<String>, Unplaceable> {
+    let key = match properties.headers.get(header::IDEMPOTENCY_KEY) {
+        None | Some(Value::Null) => properties.message_id.clone(),
+        Some(Value::String(key)) => Some(key.clone()),
+        Some(Value::Number(key)) => Some(key.to_string()),
+        Some(other) => {
+            return unplaceable("unknown_key", format!("the header idempotency-key must be a string, it is {other}"));
+        }
+    };
+    Ok(key.filter(|key| !key.is_empty()))
 }
 
 fn reply_address(properties: &Properties) -> Option<(String, Option<String>)> {
@@ -136,8 +151,14 @@ fn dead(signer: &Signer, message: &Incoming) -> Result<Meaning, Unplaceable> {
         Reason::DeliveryLimit => format!("delivered too often from queue {queue}"),
         _ => format!("queue {queue} is full"),
     };
-    // Quorum queues count deliveries. Classic ones keep no record that outlives the dead-lettering.
-    let delivered_before = properties.headers.get(header::X_DELIVERY_COUNT).and_then(Value::as_u64).unwrap_or(0) > 0;
+    // RabbitMQ keeps no record of deliveries that outlives the dead-lettering, at least up to 3.10. But a command that nobody ever had
+    // does not outlive its attempt: it was in somebody's hands, and was given back.
+    let counted = properties.headers.get(header::X_DELIVERY_COUNT).and_then(Value::as_u64).unwrap_or(0) > 0;
+    let time = |value: Option<&Value>| value.and_then(Value::as_str).and_then(|text| Time::parse(text).ok());
+    let died = time(death.and_then(|death| death.get("time")));
+    let deadline = time(properties.headers.get(header::SAGA_DEADLINE));
+    let outlived = reason == Reason::Expired && died.zip(deadline).is_some_and(|(died, deadline)| died > deadline);
+    let delivered_before = counted || outlived;
     Ok(Meaning::Saga(saga, Input::Undelivered { step, action, attempt, reason, message: text, delivered_before }))
 }
 
@@ -182,4 +203,63 @@ pub fn undelivered(
 ) -> Option<(SagaId, Input)> {
     let Ticket { saga, step, action, attempt } = signer.read(properties.message_id.as_deref()?)?;
     Some((saga, Input::Undelivered { step, action, attempt, reason, message, delivered_before: false }))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use serde_json::json;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::core::id::Action;
+
+    fn incoming(queue: Inbox, headers: Value) -> Incoming {
+        let Value::Object(headers) = headers else { panic!("headers are a table") };
+        Incoming {
+            queue,
+            exchange: String::new(),
+            routing_key: "order".into(),
+            redelivered: false,
+            properties: Properties { message_id: Some("m-1".into()), headers, ..Properties::default() },
+            body: Bytes::from_static(b"{}"),
+        }
+    }
+
+    fn key_of(header: Value) -> Result<Option<String>, &'static str> {
+        let message = incoming(Inbox::Starts, json!({ "idempotency-key": header }));
+        match read(&Signer::new(&[7; 32]), &message, 100, SagaId(Uuid::nil())) {
+            Ok(Meaning::Start(start, _)) => Ok(start.idempotency_key),
+            Ok(other) => panic!("not a start: {other:?}"),
+            Err(unplaceable) => Err(unplaceable.class),
+        }
+    }
+
+    #[test]
+    fn a_start_is_known_by_its_header_or_its_message_id() {
+        assert_eq!(key_of(json!("k")), Ok(Some("k".into())));
+        assert_eq!(key_of(json!(7)), Ok(Some("7".into())), "a number is a key as well");
+        assert_eq!(key_of(Value::Null), Ok(Some("m-1".into())));
+        assert_eq!(key_of(json!(["k"])), Err("unknown_key"), "rather none than a second saga");
+    }
+
+    #[test]
+    fn what_dies_after_its_attempt_was_in_somebodys_hands() {
+        let signer = Signer::new(&[7; 32]);
+        let ticket = Ticket { saga: SagaId(Uuid::nil()), step: 0, action: Action::Execute, attempt: 1 };
+        let had = |reason: &str, time: &str| {
+            let death = json!([{ "reason": reason, "queue": "q", "time": time }]);
+            let headers = json!({ "x-death": death, "saga-deadline": "2026-01-02T03:04:05.678Z" });
+            let mut message = incoming(Inbox::Dead, headers);
+            message.properties.message_id = Some(signer.sign(ticket));
+            match read(&signer, &message, 100, SagaId(Uuid::nil())) {
+                Ok(Meaning::Saga(_, Input::Undelivered { delivered_before, .. })) => delivered_before,
+                other => panic!("not a dead command: {other:?}"),
+            }
+        };
+        // RabbitMQ tells whole seconds.
+        assert!(!had("expired", "2026-01-02T03:04:05.000Z"));
+        assert!(had("expired", "2026-01-02T03:04:06.000Z"));
+        assert!(!had("maxlen", "2026-01-02T03:04:06.000Z"));
+    }
 }

@@ -84,17 +84,25 @@ fn traceparent(saga: &Saga, span: &str) -> String {
     }
 }
 
-/// Trace id and flags of a `traceparent`; `None` if it is not one of version 00.
+/// Trace id and flags of a `traceparent`; `None` if it breaks the W3C's form, which they want treated as if it were not there. Of a
+/// version after 00 that is what is known; it may have more.
 pub fn trace_of(traceparent: &str) -> Option<(&str, &str)> {
-    let mut parts = traceparent.split('-');
+    let mut parts = traceparent.splitn(5, '-');
     let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let hex = |text: &str, length| {
         text.len() == length && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
     };
     let set = |text: &str| text.bytes().any(|byte| byte != b'0');
-    let valid = version == "00" && hex(trace, 32) && set(trace) && hex(parent, 16) && set(parent) && hex(flags, 2);
-    (valid && parts.next().is_none()).then_some((trace, flags))
+    let known = match version {
+        "00" => parts.next().is_none(),
+        version => hex(version, 2) && version != "ff",
+    };
+    let valid = known && hex(trace, 32) && set(trace) && hex(parent, 16) && set(parent) && hex(flags, 2);
+    (valid && traceparent.len() <= LONGEST_TRACEPARENT).then_some((trace, flags))
 }
+
+/// A `traceparent` of version 00 has 55 bytes. It is kept with the saga: nobody's may be as long as he likes.
+const LONGEST_TRACEPARENT: usize = 255;
 
 /// The lifecycle events of a transition: its `entries`, the last of which is the saga's last.
 pub fn events(names: &Names, definition: &Definition, saga: &Saga, entries: &[Entry], now: Time) -> Vec<Outgoing> {
@@ -217,5 +225,32 @@ fn to_queue(queue: String, correlation_id: Option<String>, body: Bytes) -> Outgo
             ..Properties::default()
         },
         body,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_well_formed_trace_contexts_are_carried_on() {
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let good = format!("00-{trace}-00f067aa0ba902b7-01");
+        let later = good.replacen("00", "cc", 1);
+        for good in [&good, &later, &format!("{later}-more-of-it")] {
+            assert_eq!(trace_of(good), Some((trace, "01")), "{good}");
+        }
+        for bad in [
+            "",
+            "x",
+            &format!("{good}-more"),
+            &good.replacen("00", "ff", 1),
+            &good.to_uppercase(),
+            &format!("{later}-{}", "x".repeat(255)),
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+        ] {
+            assert_eq!(trace_of(bad), None, "{bad}");
+        }
     }
 }

@@ -1197,3 +1197,13 @@ fn the_journal_tells_the_story() {
     let Some(Entry::Accepted { steps: 1, .. }) = play.journal[0].1.first() else { panic!("no start") };
     assert!(matches!(play.saga.phase, Phase::Compensated { at } if at == play.now));
 }
+
+#[test]
+fn a_command_that_somebody_was_at_did_not_die_unseen() {
+    let mut play = Play::of(&once("a", ""));
+    play.pending("a 1");
+    // It was given back to its queue, and died there.
+    play.comes_back("a 1", Reason::Expired, false);
+    play.sends(&["a 1", "undo a 1"]);
+    assert!(play.command("undo a 1").in_doubt);
+}
