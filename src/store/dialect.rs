@@ -69,6 +69,17 @@ impl Dialect {
         }
     }
 
+    /// That a column equals a value, for an index range that begins with this column and is wanted in its order.
+    ///
+    /// Postgres, told of an equality, takes any index that has the rest of the order, and may read a whole table in search of a
+    /// rare value.
+    pub(super) fn leads(self, column: &str, value: &str) -> String {
+        match self {
+            Dialect::Sqlite => format!("{column} = {value}"),
+            Dialect::Postgres => format!("{column} = ANY (ARRAY[{value}])"),
+        }
+    }
+
     /// Which of its slots of the counters a connection writes.
     pub(super) fn counter_slot(self) -> &'static str {
         match self {

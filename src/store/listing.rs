@@ -19,70 +19,94 @@ const SLACK_MILLIS: i64 = 60_000;
 /// Selects a page.
 pub(super) fn statement(dialect: Dialect, filter: &Filter) -> Statement<'_> {
     let mut statement = Statement::new(dialect);
-    let limit = statement.limit(filter.limit);
-    let condition = conditions(&mut statement, filter);
-    let page = if let Some(key) = &filter.key {
-        let key = statement.text(text::key(key));
-        let mut more = String::new();
-        if let Some(definition) = &filter.definition {
-            let definition = statement.string(definition);
-            more += &format!(" AND definition = {definition}");
-        }
-        if !filter.statuses.is_empty() {
-            let codes: Vec<String> = filter.statuses.iter().map(|status| codes::status(*status).to_string()).collect();
-            more += &format!(" AND status IN ({})", codes.join(", "));
-        }
-        // Few sagas have the same key, so its index comes first, whatever the others promise.
-        format!(
-            "SELECT id FROM (SELECT * FROM sagas WHERE key = {key} LIMIT 1000000) AS sagas \
-             WHERE {condition}{more} ORDER BY id DESC LIMIT {limit}"
-        )
-    } else {
-        let definition = filter.definition.as_ref().map(|definition| {
-            let definition = statement.string(definition);
-            format!("definition = {definition} AND ")
-        });
-        let mut statuses = filter.statuses.clone();
-        if statuses.is_empty() && definition.is_some() {
-            statuses = Status::ALL.to_vec();
-        }
-        // Asked for twice, a status is still one range.
-        statuses.sort_unstable();
-        statuses.dedup();
-        let definition = definition.unwrap_or_default();
-        let range = |of: String| format!("SELECT id FROM sagas WHERE {of}{condition} ORDER BY id DESC LIMIT {limit}");
-        if statuses.is_empty() {
-            range(String::new())
-        } else {
-            let ranges: Vec<String> = (statuses.iter())
-                .map(|status| range(format!("{definition}status = {} AND ", codes::status(*status))))
-                .map(|range| format!("SELECT id FROM ({range}) AS part"))
-                .collect();
-            format!("SELECT id FROM ({}) AS parts ORDER BY id DESC LIMIT {limit}", ranges.join(" UNION ALL "))
-        }
+    let page = match &filter.key {
+        Some(key) => page_of_key(&mut statement, filter, key),
+        None => page_of_ranges(&mut statement, filter),
     };
     statement
         .push(&format!("SELECT {SAGA} FROM ({page}) AS page JOIN sagas ON sagas.id = page.id ORDER BY sagas.id DESC"));
     statement
 }
 
-/// What bounds the ids.
-fn conditions(statement: &mut Statement<'_>, filter: &Filter) -> String {
-    let mut least = Uuid::nil();
-    let mut below = filter.before.map_or(Uuid::max(), |id| id.0);
-    let mut exactly = String::new();
-    if let Some(Time(after)) = filter.started_after {
-        least = first_id_at(after.saturating_sub(SLACK_MILLIS));
-        let after = statement.int(after);
-        exactly += &format!(" AND created_at >= {after}");
+/// Few sagas have the same key, so its index comes first, whatever the other conditions promise.
+fn page_of_key<'a>(statement: &mut Statement<'a>, filter: &'a Filter, key: &'a str) -> String {
+    let limit = statement.limit(filter.limit);
+    let Bounds { least, below, exactly } = Bounds::of(statement, filter);
+    let key = statement.text(text::key(key));
+    let mut more = String::new();
+    if let Some(definition) = &filter.definition {
+        let definition = statement.string(definition);
+        more += &format!(" AND definition = {definition}");
     }
-    if let Some(Time(before)) = filter.started_before {
-        below = below.min(first_id_at(before.saturating_add(SLACK_MILLIS)));
-        let before = statement.int(before);
-        exactly += &format!(" AND created_at < {before}");
+    if !filter.statuses.is_empty() {
+        let codes: Vec<String> = filter.statuses.iter().map(|status| codes::status(*status).to_string()).collect();
+        more += &format!(" AND status IN ({})", codes.join(", "));
     }
-    let (least, below) = (statement.uuid(least), statement.uuid(below));
-    format!("id >= {least} AND id < {below}{exactly}")
+    format!(
+        "SELECT id FROM (SELECT * FROM sagas WHERE key = {key} LIMIT 1000000) AS sagas \
+         WHERE id >= {least} AND id < {below}{exactly}{more} ORDER BY id DESC LIMIT {limit}"
+    )
+}
+
+fn page_of_ranges<'a>(statement: &mut Statement<'a>, filter: &'a Filter) -> String {
+    let limit = statement.limit(filter.limit);
+    let Bounds { least, below, exactly } = Bounds::of(statement, filter);
+    let range = |of: &str, order: &str| {
+        format!(
+            "SELECT id FROM sagas WHERE {of}id >= {least} AND id < {below}{exactly} ORDER BY {order}id DESC LIMIT {limit}"
+        )
+    };
+    let dialect = statement.dialect;
+    let definition = filter.definition.as_ref().map(|definition| statement.string(definition));
+    let mut statuses = filter.statuses.clone();
+    if statuses.is_empty() && definition.is_some() {
+        statuses = Status::ALL.to_vec();
+    }
+    if statuses.is_empty() {
+        return range("", "");
+    }
+    // Asked for twice, a status is still one range.
+    statuses.sort_unstable();
+    statuses.dedup();
+    let of_status = |status: &Status| {
+        let status = codes::status(*status).to_string();
+        let range = match &definition {
+            Some(definition) => {
+                let definition = dialect.leads("definition", definition);
+                range(&format!("{definition} AND status = {status} AND "), "definition DESC, status DESC, ")
+            }
+            None => range(&format!("{} AND ", dialect.leads("status", &status)), "status DESC, "),
+        };
+        format!("SELECT id FROM ({range}) AS part")
+    };
+    let ranges: Vec<String> = statuses.iter().map(of_status).collect();
+    format!("SELECT id FROM ({}) AS parts ORDER BY id DESC LIMIT {limit}", ranges.join(" UNION ALL "))
+}
+
+/// The lowest id, the first that is too high, and what else bounds the time.
+struct Bounds {
+    least: String,
+    below: String,
+    exactly: String,
+}
+
+impl Bounds {
+    fn of(statement: &mut Statement<'_>, filter: &Filter) -> Bounds {
+        let mut least = Uuid::nil();
+        let mut below = filter.before.map_or(Uuid::max(), |id| id.0);
+        let mut exactly = String::new();
+        if let Some(Time(after)) = filter.started_after {
+            least = first_id_at(after.saturating_sub(SLACK_MILLIS));
+            let after = statement.int(after);
+            exactly += &format!(" AND created_at >= {after}");
+        }
+        if let Some(Time(before)) = filter.started_before {
+            below = below.min(first_id_at(before.saturating_add(SLACK_MILLIS)));
+            let before = statement.int(before);
+            exactly += &format!(" AND created_at < {before}");
+        }
+        Bounds { least: statement.uuid(least), below: statement.uuid(below), exactly }
+    }
 }
 
 /// The lowest UUIDv7 of a millisecond.
