@@ -44,6 +44,10 @@ pub struct Run {
     /// The null orchestrator's p50, p95, p99.
     #[serde(skip)]
     pub null_ms: [f64; 3],
+    /// CPU time of a saga with the null orchestrator, which stands in the daemon's place. It says less than the ratio on an idle machine,
+    /// and more on a busy one.
+    #[serde(skip)]
+    pub null_cpu: Cpu,
 }
 
 /// Microseconds of CPU time; `None` where a process is not on this machine or can't be seen.
@@ -69,11 +73,6 @@ impl Run {
     ) -> Run {
         let (sagas_per_s, null_sagas_per_s) = (rate(sagad), rate(null));
         let [p50_ms, p95_ms, p99_ms] = percentiles(sagad);
-        let ended: usize = sagad.iter().map(|round| round.measured.micros.len()).sum();
-        let cpu = |part: usize| {
-            let micros: Option<u64> = sagad.iter().map(|round| round.cpu[part]).sum();
-            Some(round(micros? as f64 / ended.max(1) as f64, 1))
-        };
         Run {
             store,
             in_flight,
@@ -83,21 +82,28 @@ impl Run {
             ratio: round(sagas_per_s / null_sagas_per_s, 3),
             p50_ms,
             p99_ms,
-            cpu_us_per_saga: Cpu { daemon: cpu(0), broker: cpu(1), participants: cpu(2), database: cpu(3) },
+            cpu_us_per_saga: Cpu::of(sagad),
             verified: sagad.iter().chain(null).all(|round| round.verified),
             p95_ms,
             null_ms: percentiles(null),
+            null_cpu: Cpu::of(null),
         }
-    }
-
-    /// Commands executed or compensated in a second.
-    pub fn steps_per_s(&self) -> f64 {
-        self.sagas_per_s * self.scenario.commands().len() as f64
     }
 
     /// What sagad adds to the time of one step, milliseconds.
     pub fn step_overhead_ms(&self) -> f64 {
         (self.p50_ms - self.null_ms[0]) / STEPS as f64
+    }
+}
+
+impl Cpu {
+    fn of(rounds: &[Measurement]) -> Cpu {
+        let ended: usize = rounds.iter().map(|round| round.measured.micros.len()).sum();
+        let part = |part: usize| {
+            let micros: Option<u64> = rounds.iter().map(|round| round.cpu[part]).sum();
+            Some(round(micros? as f64 / ended.max(1) as f64, 1))
+        };
+        Cpu { daemon: part(0), broker: part(1), participants: part(2), database: part(3) }
     }
 }
 
@@ -125,41 +131,32 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<9} {:>9} {:<9} {:<5} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            "{:<9} {:>9} {:<9} {:<5} {:>8} {:>8} {:>8} {:>8} {:>8}   CPU US A SAGA: ITSELF, BROKER, PARTICIPANTS, DATABASE",
             "STORE", "IN FLIGHT", "SCENARIO", "", "SAGAS/S", "STEPS/S", "P50 MS", "P95 MS", "P99 MS"
         )?;
         for run in &self.runs {
             let steps = run.scenario.commands().len() as f64;
+            let mut line = |who: &str, sagas_per_s: f64, [p50, p95, p99]: [f64; 3], cpu: &Cpu| {
+                let steps_per_s = sagas_per_s * steps;
+                writeln!(f, "{who:<36} {sagas_per_s:>7.0} {steps_per_s:>8.0} {p50:>8.2} {p95:>8.2} {p99:>8.2}   {cpu}")
+            };
             let (store, scenario) = (run.store.as_str(), run.scenario.as_str());
-            writeln!(
-                f,
-                "{store:<9} {:>9} {scenario:<9} sagad {:>9.0} {:>9.0} {:>9.2} {:>9.2} {:>9.2}",
-                run.in_flight,
-                run.sagas_per_s,
-                run.steps_per_s(),
-                run.p50_ms,
-                run.p95_ms,
-                run.p99_ms
-            )?;
-            let [p50, p95, p99] = run.null_ms;
-            let (null, null_steps) = (run.null_sagas_per_s, run.null_sagas_per_s * steps);
-            writeln!(f, "{:<30}null  {null:>9.0} {null_steps:>9.0} {p50:>9.2} {p95:>9.2} {p99:>9.2}", "")?;
-            let cpu = &run.cpu_us_per_saga;
-            let micros = |part: Option<f64>| part.map_or("?".to_owned(), |micros| format!("{micros:.0}"));
-            writeln!(
-                f,
-                "{:<30}ratio {:.2}; {:.2} ms more a step; CPU µs a saga: sagad {}, broker {}, participants {}, database {}; {}",
-                "",
-                run.ratio,
-                run.step_overhead_ms(),
-                micros(cpu.daemon),
-                micros(cpu.broker),
-                micros(cpu.participants),
-                micros(cpu.database),
-                if run.verified { "verified" } else { "NOT VERIFIED: sagas were lost, repeated or ended wrongly" }
-            )?;
+            let sagad = format!("{store:<9} {:>9} {scenario:<9} sagad", run.in_flight);
+            line(&sagad, run.sagas_per_s, [run.p50_ms, run.p95_ms, run.p99_ms], &run.cpu_us_per_saga)?;
+            line(&format!("{:<29} null", ""), run.null_sagas_per_s, run.null_ms, &run.null_cpu)?;
+            let verdict =
+                if run.verified { "verified" } else { "NOT VERIFIED: sagas were lost, repeated or ended wrongly" };
+            writeln!(f, "{:<29} ratio {:.2}, {:.2} ms more a step, {verdict}", "", run.ratio, run.step_overhead_ms())?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Cpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let micros = |part: Option<f64>| part.map_or("?".to_owned(), |micros| format!("{micros:.0}"));
+        let parts = [self.daemon, self.broker, self.participants, self.database].map(micros);
+        f.write_str(&parts.join(", "))
     }
 }
 

@@ -36,7 +36,7 @@ impl Orchestrator {
 /// What a round found out.
 pub(super) struct Measurement {
     pub(super) measured: Measured,
-    /// CPU time in the measured time, microseconds: daemon, broker, participants, database.
+    /// CPU time in the measured time, microseconds: orchestrator, broker, participants, database.
     pub(super) cpu: [Option<u64>; 4],
     pub(super) verified: bool,
 }
@@ -85,9 +85,9 @@ async fn measure(rig: &mut Rig, options: &Options, who: Orchestrator, in_flight:
     let mut said = BufReader::new(output).lines();
 
     hear(&mut said, "begin").await?;
-    let before = sample(rig, &participants);
+    let before = sample(rig, null.as_ref(), &participants);
     hear(&mut said, "end").await?;
-    let after = sample(rig, &participants);
+    let after = sample(rig, null.as_ref(), &participants);
     hear(&mut said, "drained").await?;
     // sagad still has the last answers in hand, and whatever it sends wrongly then is to be seen too.
     let all_ended = null.is_some() || rig.all_ended(options.scenario.end()).await?;
@@ -122,7 +122,8 @@ async fn hear(said: &mut Lines<BufReader<ChildStdout>>, word: &str) -> Result<()
     }
 }
 
-fn sample(rig: &Rig, participants: &Child) -> [Option<u64>; 4] {
+fn sample(rig: &Rig, null: Option<&Child>, participants: &Child) -> [Option<u64>; 4] {
     let Times { daemon, broker, database } = rig.times();
-    [daemon, broker, participants.id().and_then(machine::cpu_micros), database]
+    let of = |process: &Child| process.id().and_then(machine::cpu_micros);
+    [null.map_or(daemon, of), broker, of(participants), database]
 }
