@@ -9,4 +9,5 @@ mod participants;
 mod postgres;
 #[allow(unreachable_pub, reason = "it is written as if it were a crate of its own")]
 mod rabbitmq;
+mod scenes;
 mod store;
