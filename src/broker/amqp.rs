@@ -16,11 +16,13 @@
 //! connection, as a broker that runs out of memory or disk stops reading from whoever publishes, acknowledgements and all.
 
 mod acks;
+mod clean;
 mod connect;
 mod consume;
 mod convert;
 mod declare;
 mod publish;
+mod sieve;
 
 use std::time::{Duration, Instant};
 

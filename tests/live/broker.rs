@@ -1,6 +1,7 @@
 //! The link to RabbitMQ, without the rest of sagad: the test is the engine.
 
 mod consuming;
+mod hostile;
 mod outages;
 mod publishing;
 mod rates;

@@ -8,7 +8,7 @@ use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
 use tokio::sync::watch;
 
-use super::{BrokerMisconfigured, End};
+use super::{BrokerMisconfigured, End, sieve};
 use crate::config::BrokerConfig;
 use crate::health::{Health, Part};
 
@@ -58,7 +58,8 @@ impl Broker {
     pub(super) async fn connect(&self, purpose: &str) -> Result<Connection, End> {
         let name = format!("{} {purpose}", self.prefix);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        match tokio::time::timeout(CONNECT_TIMEOUT, Connection::connect_uri(self.uri.clone(), properties)).await {
+        let connecting = sieve::connect(self.uri.clone(), properties, CONNECT_TIMEOUT);
+        match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(self.refused(&error)),
             Err(_) => Err(End::Lost(format!(
