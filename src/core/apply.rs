@@ -86,7 +86,6 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
         }
         Entry::Extended { step, action, deadline, .. } => {
             if let Some(state) = action_of(saga, *step, *action) {
-                state.handled = true;
                 state.pending = true;
                 state.progress = Progress::Running { deadline: *deadline };
             }
@@ -108,7 +107,7 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
         }
         Entry::AttemptFailed { step, action, attempt, failure, handling } => {
             if let Some(state) = action_of(saga, *step, *action) {
-                state.handled |= *handling != Handling::Never;
+                state.handled |= *handling == Handling::Answered;
                 state.last_failure = Some(failure.clone());
                 if *handling == Handling::Maybe {
                     state.unanswered.push(*attempt);
@@ -142,6 +141,7 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
         Entry::Retried { step, action, .. } => {
             if let Some(state) = action_of(saga, *step, *action) {
                 state.spent = state.attempt;
+                state.last_failure = state.failure().cloned();
                 state.progress = Progress::Idle;
             }
         }

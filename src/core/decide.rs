@@ -174,6 +174,7 @@ impl<'a> Transition<'a> {
                 if action == Action::Execute && state.in_doubt() && self.saga.steps[step].compensate.is_untouched() =>
             {
                 self.record(Entry::Failed { step, attempt, failure });
+                self.take_up_again(step);
             }
             (Progress::Running { .. }, Answer::Failure(failure) | Answer::Retry(failure)) if latest => {
                 self.fail_attempt(step, action, failure, Handling::Answered);
@@ -202,14 +203,20 @@ impl<'a> Transition<'a> {
                 if !state.compensate.is_untouched() {
                     self.record(Entry::CompensationRenewed { step });
                 }
-                if matches!(self.saga.phase, Phase::Compensated { .. } | Phase::Failed { .. }) {
-                    let message = "a success came after the saga had ended";
-                    self.record(Entry::Compensating { error: saga_error(Reason::Timeout, message), actor: None });
-                }
+                self.take_up_again(step);
             }
         }
         if waits_for_it {
             self.record(Entry::Resumed { actor: None, reason: None });
+        }
+    }
+
+    /// A saga that has ended as undone may have this step to undo after all.
+    fn take_up_again(&mut self, step: StepIx) {
+        let owed = !self.is_settled(step);
+        if owed && matches!(self.saga.phase, Phase::Compensated { .. } | Phase::Failed { .. }) {
+            let error = saga_error(Reason::Timeout, "an answer came after the saga had ended");
+            self.record(Entry::Compensating { error, actor: None });
         }
     }
 
@@ -239,6 +246,7 @@ impl<'a> Transition<'a> {
             self.fail_attempt(step, action, failure, handling);
         } else if handling == Handling::Never && state.unanswered.contains(&attempt) {
             self.record(Entry::NeverRan { step, action, attempt, failure });
+            self.take_up_again(step);
         } else {
             return Some(Ignored::Settled);
         }
@@ -347,6 +355,10 @@ impl<'a> Transition<'a> {
                     (Progress::Failed { .. }, Progress::Idle) if self.saga.phase == Phase::Running => Action::Execute,
                     _ => return Err(forbidden("no action of this step has failed and could be tried again")),
                 };
+                // What came after an optional step has taken its failure for its end.
+                if action == Action::Execute && self.has_gone_on(step) {
+                    return Err(forbidden("its step is optional, and the steps after it have begun"));
+                }
                 self.record(Entry::Retried { step, action, actor: actor.clone(), reason });
                 if self.saga.suspended.is_some() {
                     self.record(Entry::Resumed { actor: Some(actor), reason: None });
@@ -383,6 +395,11 @@ impl<'a> Transition<'a> {
             }
         }
         Ok(())
+    }
+
+    fn has_gone_on(&self, step: StepIx) -> bool {
+        let mut later = self.definition.steps[step].later.iter();
+        later.any(|later| self.saga.steps[*later].execute.progress != Progress::Idle)
     }
 
     fn step_named(&self, name: String) -> Result<StepIx, Forbidden> {
@@ -528,11 +545,16 @@ impl<'a> Transition<'a> {
         }
     }
 
-    /// Calls off what waits for its delay or its back-off.
+    /// Calls off what waits for its delay, its back-off or an attempt that an operator asked for.
     fn withdraw(&mut self) {
         for step in 0..self.saga.steps.len() {
             let state = &self.saga.steps[step].execute;
-            if !matches!(state.progress, Progress::Scheduled { .. }) {
+            let waits = match state.progress {
+                Progress::Scheduled { .. } => true,
+                Progress::Idle => state.attempt > 0,
+                _ => false,
+            };
+            if !waits {
                 continue;
             }
             if state.attempt == 0 {

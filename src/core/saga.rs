@@ -203,7 +203,7 @@ pub struct ActionState {
     /// Attempts that the participant may have handled without an answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unanswered: Vec<u32>,
-    /// Whether a participant had its hands on it: it answered, or may have.
+    /// Whether a participant had its hands on it for certain: it said what came of it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub handled: bool,
     /// Whether the participant said of the latest attempt that it is still at it.

@@ -905,6 +905,26 @@ fn a_dead_letter_after_the_time_out_settles_the_doubt() {
 }
 
 #[test]
+fn a_dead_letter_after_the_end_can_call_for_an_undo() {
+    // Undone after a failure, not while in doubt: the first attempt was refused, the second was thought to be lost.
+    let mut play = Play::of(&step("a", "compensate.on = ['failure']"));
+    play.retry("a 1");
+    play.timer();
+    play.timer();
+    play.is(Status::Compensated);
+    assert_eq!(play.step("a"), "in_doubt");
+    play.comes_back("a 2", Reason::Expired, false);
+    play.sends(&["a 1", "a 2", "undo a 1"]);
+    // Had nobody ever had it in hand, there would be nothing to undo.
+    let mut play = Play::of(&once("a", "compensate.on = ['failure']"));
+    play.timer();
+    play.comes_back("a 1", Reason::Expired, false);
+    play.is(Status::Compensated);
+    assert_eq!(play.step("a"), "failed");
+    play.sends(&["a 1"]);
+}
+
+#[test]
 fn a_rejected_compensation_is_tried_again() {
     let mut play = Play::of(&sequence(&["a", "b"]));
     play.success("a 1");
@@ -1052,6 +1072,29 @@ fn a_failed_step_of_a_suspended_saga_can_be_tried_again() {
     play.is(Status::Running);
     play.success("c 2");
     play.is(Status::Completed);
+}
+
+#[test]
+fn an_optional_step_that_failed_can_be_tried_again_until_the_saga_has_gone_on() {
+    let mut play = Play::of(&(once("a", "optional = true") + &step("b", "body.a = '{{ steps.a.reply }}'")));
+    play.suspend();
+    play.failure("a 1");
+    play.retry_step("a").unwrap();
+    play.sends(&["a 1", "a 2"]);
+    play.failure("a 2");
+    play.sends(&["b 1"]);
+    assert!(forbidden(play.retry_step("a")).contains("optional"));
+}
+
+#[test]
+fn a_step_in_doubt_that_was_to_be_tried_again_is_undone_if_the_saga_turns_round_first() {
+    let mut play = Play::of(&(once("a", "after = []") + &once("b", "after = []")));
+    play.suspend();
+    play.timer();
+    // a has failed too: there is no way forward.
+    play.retry_step("b").unwrap();
+    play.sends(&["a 1", "b 1", "undo b 1", "undo a 1"]);
+    assert!(play.command("undo b 1").in_doubt);
 }
 
 #[test]

@@ -1,0 +1,259 @@
+//! A saga among participants that are merely idempotent, and a broker that delivers late, in any order, and twice: when all is
+//! over, either everything is done or nothing is.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use sagad::core::answer::Answer;
+use sagad::core::id::{Action, StepIx, Ticket};
+use sagad::core::input::{Input, Order};
+use sagad::core::saga::{Failure, Phase, Progress, Reason};
+use serde_json::json;
+
+use crate::invariants::{check, tick};
+use crate::play::{Play, definition};
+use crate::shape::Shape;
+
+/// Something that happens; which command or answer it is about is a number that is taken as far as it goes.
+#[derive(Clone, Debug)]
+enum Event {
+    /// A participant takes a command from its queue.
+    Take(u16, How),
+    /// The broker gives a command back that nobody took.
+    GiveBack(u16, Reason),
+    /// An answer arrives; it may arrive again later.
+    Arrive(u16, bool),
+    Timer,
+    Pass(u16),
+    Cancel,
+    Suspend,
+    Resume,
+    Retry(u8),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum How {
+    /// Does it and answers.
+    Do,
+    /// Answers that it will not do it.
+    Decline,
+    /// Answers `retry`.
+    Busy,
+    /// Answers `pending` and is not done with it.
+    Ponder,
+    /// Does it and never answers, while the answer is awaited.
+    DoSilently,
+    /// Does it, falls over before it has answered, and again, until the broker has enough.
+    DoAndDie,
+    /// Does nothing and rejects it.
+    Reject,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let how = prop_oneof![
+        8 => Just(How::Do),
+        2 => Just(How::Decline),
+        2 => Just(How::Busy),
+        1 => Just(How::Ponder),
+        2 => Just(How::DoSilently),
+        1 => Just(How::DoAndDie),
+        1 => Just(How::Reject),
+    ];
+    let reason = prop::sample::select(vec![Reason::Expired, Reason::MaxLength, Reason::Unroutable]);
+    prop_oneof![
+        30 => (any::<u16>(), how).prop_map(|(which, how)| Event::Take(which, how)),
+        4 => (any::<u16>(), reason).prop_map(|(which, reason)| Event::GiveBack(which, reason)),
+        25 => (any::<u16>(), prop::bool::weighted(0.2)).prop_map(|(which, again)| Event::Arrive(which, again)),
+        25 => Just(Event::Timer),
+        4 => (0u16..20_000).prop_map(Event::Pass),
+        1 => Just(Event::Cancel),
+        1 => Just(Event::Suspend),
+        3 => Just(Event::Resume),
+        2 => any::<u8>().prop_map(Event::Retry),
+    ]
+}
+
+/// What a participant knows an action by: the idempotency key.
+type Key = (StepIx, Action, u32);
+
+struct World {
+    play: Play,
+    /// Commands that nobody has taken, with their keys.
+    queued: Vec<(Ticket, Key)>,
+    /// Answers on their way.
+    answers: Vec<(Ticket, Answer)>,
+    /// What each participant answered, by key: it answers the same again.
+    answered: BTreeMap<Key, Answer>,
+    /// Which steps' effects are there.
+    done: Vec<bool>,
+    /// How many of the commands sent have reached a queue.
+    reached: usize,
+}
+
+impl World {
+    fn new(play: Play) -> World {
+        let done = vec![false; play.definition.steps.len()];
+        let mut world =
+            World { play, queued: Vec::new(), answers: Vec::new(), answered: BTreeMap::new(), done, reached: 0 };
+        world.settle();
+        world
+    }
+
+    /// Puts what was sent into the queues.
+    fn settle(&mut self) {
+        check(&self.play, self.reached);
+        for command in &self.play.sent[self.reached..] {
+            let Ticket { step, action, .. } = command.ticket;
+            self.queued.push((command.ticket, (step, action, command.round)));
+        }
+        self.reached = self.play.sent.len();
+    }
+
+    fn happen(&mut self, event: &Event) {
+        match *event {
+            Event::Take(which, how) if !self.queued.is_empty() => {
+                let which = usize::from(which) % self.queued.len();
+                self.take(which, how);
+            }
+            Event::GiveBack(which, reason) if !self.queued.is_empty() => {
+                let which = usize::from(which) % self.queued.len();
+                // An undo does not expire.
+                if reason != Reason::Expired || self.queued[which].0.action == Action::Execute {
+                    let (ticket, _) = self.queued.remove(which);
+                    self.give_back(ticket, reason, false);
+                }
+            }
+            Event::Arrive(which, again) if !self.answers.is_empty() => {
+                let which = usize::from(which) % self.answers.len();
+                let (ticket, answer) = self.answers[which].clone();
+                if !again {
+                    self.answers.remove(which);
+                }
+                self.answer(ticket, answer);
+            }
+            Event::Take(..) | Event::GiveBack(..) | Event::Arrive(..) => {}
+            Event::Timer => {
+                self.play.now = self.play.saga.due(Duration::ZERO).unwrap_or(self.play.now).max(self.play.now);
+                tick(&mut self.play);
+            }
+            Event::Pass(millis) => {
+                self.play.now = self.play.now.plus(Duration::from_millis(millis.into()));
+                tick(&mut self.play);
+            }
+            // What the state forbids changes nothing.
+            Event::Cancel => drop(self.play.order(Order::Cancel { reason: None })),
+            Event::Suspend => drop(self.play.order(Order::Suspend { reason: None })),
+            Event::Resume => drop(self.play.order(Order::Resume { reason: None })),
+            Event::Retry(step) => {
+                let step = self.play.definition.steps[usize::from(step) % self.done.len()].name.to_string();
+                drop(self.play.retry_step(&step));
+            }
+        }
+        self.settle();
+    }
+
+    fn take(&mut self, which: usize, how: How) {
+        let (ticket, key) = self.queued[which];
+        let state = self.play.saga.steps[ticket.step].action(ticket.action);
+        let awaited = state.in_flight() && state.attempt == ticket.attempt;
+        let no = |message: &str| Failure::new(Reason::Failure, message);
+        let answer = match how {
+            // It answers later, to this very command.
+            How::Ponder => return self.answers.push((ticket, Answer::Pending)),
+            // An effect that comes after its time-out, and of which no word ever comes, nobody can know of.
+            How::DoSilently | How::DoAndDie if !awaited => return,
+            How::Do | How::DoSilently | How::DoAndDie => self.handle(key),
+            How::Decline if key.1 == Action::Execute => {
+                self.answered.entry(key).or_insert_with(|| Answer::Failure(no("declined"))).clone()
+            }
+            How::Decline => Answer::Failure(no("it can't be undone now")),
+            How::Busy => Answer::Retry(no("busy")),
+            How::Reject => Answer::Pending,
+        };
+        self.queued.remove(which);
+        match how {
+            How::DoSilently => {}
+            How::DoAndDie => self.give_back(ticket, Reason::DeliveryLimit, true),
+            How::Reject => self.give_back(ticket, Reason::Rejected, false),
+            _ => self.answers.push((ticket, answer)),
+        }
+    }
+
+    /// Does what is asked, once for each key.
+    fn handle(&mut self, key: Key) -> Answer {
+        if let Some(answer) = self.answered.get(&key) {
+            return answer.clone();
+        }
+        let (step, action, _) = key;
+        self.done[step] = action == Action::Execute;
+        let answer = Answer::Success(json!({ "id": step }));
+        self.answered.insert(key, answer.clone());
+        answer
+    }
+
+    fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        let Ticket { step, action, attempt, .. } = ticket;
+        self.play.put(Input::Answer { step, action, attempt, answer }).unwrap();
+    }
+
+    fn give_back(&mut self, ticket: Ticket, reason: Reason, delivered_before: bool) {
+        let Ticket { step, action, attempt, .. } = ticket;
+        let message = "it came back".to_owned();
+        self.play.put(Input::Undelivered { step, action, attempt, reason, message, delivered_before }).unwrap();
+    }
+
+    /// Everything that is under way arrives, is handled and answered, until nothing happens any more.
+    fn calm_down(&mut self) {
+        for _ in 0..1_000 {
+            if !self.queued.is_empty() {
+                self.take(0, How::Do);
+            } else if !self.answers.is_empty() {
+                let (ticket, answer) = self.answers.remove(0);
+                self.answer(ticket, answer);
+            } else if self.play.saga.suspended.is_some() {
+                self.play.resume();
+            } else if self.play.saga.status().is_terminal() {
+                return;
+            } else {
+                self.play.timer();
+            }
+            self.settle();
+        }
+        panic!("it does not come to rest: {:#?}", self.play.saga);
+    }
+
+    /// Either all of it is done or none.
+    fn judge(&self) {
+        let steps = self.play.saga.steps.iter().zip(&self.play.definition.steps).zip(&self.done);
+        for ((state, step), done) in steps {
+            match self.play.saga.phase {
+                Phase::Completed { .. } => {
+                    let succeeded = matches!(state.execute.progress, Progress::Succeeded { .. });
+                    assert!(*done || !succeeded, "`{}` is missing", step.name);
+                }
+                _ => {
+                    let undoable = step.compensate.is_some();
+                    let given_up = matches!(state.compensate.progress, Progress::Failed { .. });
+                    assert!(!*done || !undoable || given_up, "`{}` is left behind", step.name);
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2 * ProptestConfig::default().cases, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn ends_with_everything_done_or_nothing(shape in Shape::plain(), events in vec(event(), 0..80)) {
+        let play = Play::on(definition(&shape.toml()), json!({ "yes": true, "no": false }), Duration::ZERO);
+        let mut world = World::new(play);
+        for event in &events {
+            world.happen(event);
+        }
+        world.calm_down();
+        world.judge();
+    }
+}
