@@ -728,8 +728,9 @@ impl<'a> Transition<'a> {
 /// Compensations go first, unless the definition says otherwise.
 const HIGHEST_PRIORITY: u8 = 9;
 
-/// Just under an attempt's time-out, so that the broker's word that nobody took the command comes before the time-out does.
+/// Just under an attempt's time-out, so that the broker's word that nobody took the command comes before the time-out does: half a
+/// second before, or as much less as a short time-out asks for.
 fn expiration(timeout: Duration) -> Duration {
-    let margin = (timeout / 10).clamp(Duration::from_millis(1), Duration::from_millis(500));
+    let margin = (timeout / 10).clamp(Duration::from_millis(100), Duration::from_millis(500)).min(timeout / 2);
     timeout.saturating_sub(margin)
 }

@@ -102,7 +102,11 @@ impl<'t> Reader<'t> {
         let key_reuse = table.take("key_reuse").and_then(|field| self.word(&field, &KEY_REUSE)).unwrap_or_default();
         let timeout = table.take("timeout").and_then(|field| self.duration(&field));
         let priority = table.take("priority").and_then(|field| self.priority(&field, Site::Start)).unwrap_or(PRIORITY);
-        let retention = table.take("retention").and_then(|field| self.duration(&field));
+        let retention = table.take("retention").and_then(|field| {
+            let message = "`retention` has no effect in this version: ended sagas are kept";
+            self.warning("no-effect", field.key.clone(), message, "leave it out until a version purges");
+            self.duration(&field)
+        });
         let events = table.take("events").and_then(|field| self.word(&field, &EVENTS)).unwrap_or_default();
         let on_compensation_failure = table.take("on_compensation_failure");
         let on_compensation_failure =
