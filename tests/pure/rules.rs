@@ -115,6 +115,11 @@ fn a_delayed_step_waits_before_its_first_attempt_only() {
     play.retry("a 1");
     play.after(1.0);
     play.sends(&["a 2"]);
+    // Nor does an operator's retry wait again.
+    play.suspend();
+    play.failure("a 2");
+    play.retry_step("a").unwrap();
+    play.sends(&["a 3"]);
 }
 
 #[test]
