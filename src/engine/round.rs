@@ -232,8 +232,10 @@ impl Round {
             catch_unwind(AssertUnwindSafe(|| decide(&work.pinned.definition, &work.saga, input.clone(), self.now)));
         match decided {
             Ok(Ok(decision)) if decision.entries.is_empty() => {
-                // Nothing is dropped on the word of a cache: another daemon may have moved the saga on.
-                if !work.fresh && untouched {
+                // Nothing is dropped on the word of a cache: another daemon may have moved the saga on. Nor is anything kept as a
+                // dead letter: whether this state is an old one shows only when it is committed, and the letter with it.
+                let unknown = decision.ignored == Some(Ignored::UnknownAttempt);
+                if !work.fresh && (untouched || unknown) {
                     return Outcome::Undecided(id);
                 }
                 if let Some(ignored) = decision.ignored {
