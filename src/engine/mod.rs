@@ -11,6 +11,7 @@
 
 mod cache;
 mod round;
+mod work;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -28,8 +29,9 @@ use crate::core::saga::Reason;
 use crate::core::time::Time;
 use crate::definitions::Definitions;
 use crate::engine::cache::{Cache, Cached};
-pub use crate::engine::round::read_saga;
-use crate::engine::round::{Outcome, Round, Work};
+use crate::engine::round::{Outcome, Round};
+use crate::engine::work::Work;
+pub use crate::engine::work::read_saga;
 use crate::health::{Health, Part};
 use crate::intake::{Item, Refusal, Request, Settle};
 use crate::outbox::Outbox;

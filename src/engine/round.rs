@@ -7,24 +7,19 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::dead_letter;
+use super::work::{Work, quarantine, read_saga};
 use crate::broker::names::Names;
-use crate::core::apply::apply;
-use crate::core::decide::{Decision, Ignored, decide};
+use crate::core::decide::{Ignored, decide};
 use crate::core::definition::{Definition, KeyReuse};
-use crate::core::entry::Entry;
 use crate::core::id::SagaId;
 use crate::core::input::{Forbidden, Input};
-use crate::core::saga::{Phase, Progress, Saga, Status};
+use crate::core::saga::{Saga, Status};
 use crate::core::start::{NewSaga, check_input, start};
 use crate::core::time::Time;
 use crate::definitions::{Definitions, Pinned};
-use crate::engine::dead_letter;
 use crate::intake::{Item, Refusal, Request, Start, Started};
-use crate::store::{
-    Batch, Birth, Claim, ClaimKind, DeadLetter, OutboxRow, SagaRow, SagaWrite, Store, StoreError, StoredSaga,
-    decode_value, encode,
-};
-use crate::wire::outgoing;
+use crate::store::{Batch, Birth, Claim, ClaimKind, DeadLetter, SagaWrite, Store, StoreError, StoredSaga, encode};
 use crate::wire::signature::Signer;
 
 /// What came of an item, valid once the saga it is about is committed.
@@ -52,26 +47,6 @@ impl Outcome {
     pub(super) fn is_undecided(&self) -> bool {
         matches!(self, Outcome::Undecided(_))
     }
-}
-
-/// One saga of a round.
-#[derive(Debug)]
-pub(super) struct Work {
-    pub(super) saga: Saga,
-    pub(super) pinned: Arc<Pinned>,
-    /// Bytes of its encoded state; 0 until it is written.
-    pub(super) state_size: usize,
-    /// Bytes of its encoded input.
-    pub(super) input_size: usize,
-    /// It was read from the store in this round.
-    fresh: bool,
-    /// The version it had before this round.
-    expected: u64,
-    birth: Option<Birth>,
-    entries: Vec<Entry>,
-    outbox: Vec<OutboxRow>,
-    /// A timer was asked whether it is due: the next wait needs a wake-up even if nothing changed.
-    ticked: bool,
 }
 
 /// Everything of one round.
@@ -149,20 +124,7 @@ impl Round {
     }
 
     pub(super) fn add(&mut self, saga: Saga, pinned: Arc<Pinned>, input_size: usize, fresh: bool) {
-        let expected = saga.version;
-        let work = Work {
-            saga,
-            pinned,
-            state_size: 0,
-            input_size,
-            fresh,
-            expected,
-            birth: None,
-            entries: Vec::new(),
-            outbox: Vec::new(),
-            ticked: false,
-        };
-        self.sagas.insert(work.saga.id, work);
+        self.sagas.insert(saga.id, Work::known(saga, pinned, input_size, fresh));
     }
 
     /// A saga as the store has it. One that can't be read stops nobody but itself.
@@ -350,18 +312,7 @@ impl Round {
             created_at: self.now,
             claims,
         };
-        let mut work = Work {
-            saga: decision.saga.clone(),
-            pinned,
-            state_size: 0,
-            input_size: birth.input.len(),
-            fresh: true,
-            expected: 0,
-            birth: Some(birth),
-            entries: Vec::new(),
-            outbox: Vec::new(),
-            ticked: false,
-        };
+        let mut work = Work::born(decision.saga.clone(), pinned, birth);
         work.take(decision, names, signer, self.lease, self.now);
         self.sagas.insert(id, work);
         Outcome::Start { about: Some(id), result: Ok(Started { saga: id, status, created: true }) }
@@ -389,107 +340,10 @@ impl Round {
     /// The sagas of the round, each with the time it waits for if it needs a wake-up.
     pub(super) fn into_sagas(self) -> impl Iterator<Item = (Work, Option<Time>)> {
         self.sagas.into_values().map(|work| {
-            let waits = if work.ticked || work.waits_anew() { next_wait(&work.saga) } else { None };
+            let waits = work.waits();
             (work, waits)
         })
     }
-}
-
-impl Work {
-    /// Takes over what was decided.
-    fn take(&mut self, decision: Decision, names: &Names, signer: &Signer, lease: Time, now: Time) {
-        let Decision { saga, entries, commands, .. } = decision;
-        let definition = &self.pinned.definition;
-        let commands =
-            commands.into_iter().map(|command| outgoing::command(names, signer, definition, &saga, command, now));
-        let events = outgoing::events(names, definition, &saga, &entries, now);
-        let rows = commands.chain(events).map(|message| OutboxRow {
-            id: Uuid::now_v7(),
-            saga: saga.id,
-            leased_until: lease,
-            message: Arc::new(message),
-        });
-        self.outbox.extend(rows);
-        self.entries.extend(entries);
-        self.saga = saga;
-    }
-
-    /// Counts what was committed.
-    pub(super) fn count(&self) {
-        let saga = || ("saga", self.saga.definition.to_string());
-        if self.expected == 0 {
-            metrics::counter!(crate::metrics::SAGAS_STARTED, &[saga()]).increment(1);
-        }
-        for entry in &self.entries {
-            match entry {
-                Entry::Completed { .. } | Entry::Compensated {} | Entry::GaveUp {} => {
-                    let labels = [saga(), ("status", self.saga.status().as_str().to_owned())];
-                    metrics::counter!(crate::metrics::SAGAS_ENDED, &labels).increment(1);
-                }
-                Entry::Suspended { .. } => metrics::counter!(crate::metrics::SAGAS_SUSPENDED, &[saga()]).increment(1),
-                _ => {}
-            }
-        }
-    }
-
-    /// Leaves the saga to an operator.
-    fn suspend(&mut self, reason: String, now: Time) {
-        if self.saga.suspended.is_none() && !self.saga.status().is_terminal() {
-            let entry = Entry::Suspended { reason, step: None, actor: None };
-            apply(&mut self.saga, &entry, now);
-            self.entries.push(entry);
-        }
-    }
-
-    fn write(&mut self, now: Time, sweep: Duration) -> SagaWrite {
-        let saga = &mut self.saga;
-        saga.version = self.expected + 1;
-        let state = encode(saga);
-        self.state_size = state.len();
-        SagaWrite {
-            id: saga.id,
-            expected: self.expected,
-            row: SagaRow {
-                version: saga.version,
-                status: saga.status(),
-                due: saga.due(sweep),
-                state,
-                started_at: saga.started_at,
-                updated_at: now,
-                ended_at: saga.ended_at(),
-            },
-            birth: self.birth.take(),
-            first_seq: saga.entries + 1 - self.entries.len() as u64,
-            entries: encode(&self.entries),
-            outbox: std::mem::take(&mut self.outbox),
-        }
-    }
-
-    fn waits_anew(&self) -> bool {
-        let waits = |entry: &Entry| match entry {
-            Entry::Scheduled { .. } | Entry::Resumed { .. } => true,
-            Entry::Accepted { due, .. } => *due > self.saga.created_at,
-            _ => false,
-        };
-        self.entries.iter().any(waits)
-    }
-}
-
-/// When the earliest delay or back-off of a saga is over.
-fn next_wait(saga: &Saga) -> Option<Time> {
-    if saga.suspended.is_some() {
-        return None;
-    }
-    let start = match saga.phase {
-        Phase::Pending { due } => Some(due),
-        _ => None,
-    };
-    let actions = saga.steps.iter().flat_map(|step| [&step.execute, &step.compensate]);
-    let scheduled = actions.filter_map(|action| match action.progress {
-        Progress::Scheduled { due } => Some(due),
-        _ => None,
-    });
-    scheduled.chain(start).min()
 }
 
 /// What a start claims: the first that somebody else holds decides which saga it leads to, so the idempotency key goes first.
@@ -507,34 +361,4 @@ fn may_take_over(definition: &Definition, claim: &Claim, holder: Status) -> bool
             KeyReuse::AfterFailure => matches!(holder, Status::Compensated | Status::Failed),
             KeyReuse::AfterEnd => holder.is_terminal(),
         }
-}
-
-/// Reads a saga from its row.
-pub fn read_saga(row: &StoredSaga) -> Result<Saga, serde_json::Error> {
-    let mut saga: Saga = serde_json::from_slice(&row.state)?;
-    saga.input = Arc::new(decode_value(&row.input)?);
-    saga.version = row.version;
-    Ok(saga)
-}
-
-/// Marks the row of a saga that can't be read as suspended, and leaves its state as it is.
-fn quarantine(row: &StoredSaga, why: &str, now: Time) -> SagaWrite {
-    let entry = Entry::Suspended { reason: why.to_owned(), step: None, actor: None };
-    SagaWrite {
-        id: row.id,
-        expected: row.version,
-        row: SagaRow {
-            version: row.version + 1,
-            status: Status::Suspended,
-            due: None,
-            state: row.state.clone(),
-            started_at: None,
-            updated_at: now,
-            ended_at: None,
-        },
-        birth: None,
-        first_seq: 0,
-        entries: encode(&[entry]),
-        outbox: Vec::new(),
-    }
 }

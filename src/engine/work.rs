@@ -1,0 +1,192 @@
+//! One saga of a round: its state, what is decided about it, what of that is written.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::broker::names::Names;
+use crate::core::apply::apply;
+use crate::core::decide::Decision;
+use crate::core::entry::Entry;
+use crate::core::saga::{Phase, Progress, Saga, Status};
+use crate::core::time::Time;
+use crate::definitions::Pinned;
+use crate::store::{Birth, OutboxRow, SagaRow, SagaWrite, StoredSaga, decode_value, encode};
+use crate::wire::outgoing;
+use crate::wire::signature::Signer;
+
+/// One saga of a round.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) saga: Saga,
+    pub(super) pinned: Arc<Pinned>,
+    /// Bytes of its encoded state; 0 until it is written.
+    pub(super) state_size: usize,
+    /// Bytes of its encoded input.
+    pub(super) input_size: usize,
+    /// It was read from the store in this round.
+    pub(super) fresh: bool,
+    /// The version it had before this round.
+    expected: u64,
+    birth: Option<Birth>,
+    pub(super) entries: Vec<Entry>,
+    outbox: Vec<OutboxRow>,
+    /// A timer was asked whether it is due: the next wait needs a wake-up even if nothing changed.
+    pub(super) ticked: bool,
+}
+
+impl Work {
+    /// A saga that there is; `fresh` if it was read from the store in this round.
+    pub(super) fn known(saga: Saga, pinned: Arc<Pinned>, input_size: usize, fresh: bool) -> Work {
+        Work {
+            expected: saga.version,
+            saga,
+            pinned,
+            state_size: 0,
+            input_size,
+            fresh,
+            birth: None,
+            entries: Vec::new(),
+            outbox: Vec::new(),
+            ticked: false,
+        }
+    }
+
+    /// A saga that begins.
+    pub(super) fn born(saga: Saga, pinned: Arc<Pinned>, birth: Birth) -> Work {
+        let known = Work::known(saga, pinned, birth.input.len(), true);
+        Work { expected: 0, birth: Some(birth), ..known }
+    }
+
+    /// Takes over what was decided.
+    pub(super) fn take(&mut self, decision: Decision, names: &Names, signer: &Signer, lease: Time, now: Time) {
+        let Decision { saga, entries, commands, .. } = decision;
+        let definition = &self.pinned.definition;
+        let commands =
+            commands.into_iter().map(|command| outgoing::command(names, signer, definition, &saga, command, now));
+        let events = outgoing::events(names, definition, &saga, &entries, now);
+        let rows = commands.chain(events).map(|message| OutboxRow {
+            id: Uuid::now_v7(),
+            saga: saga.id,
+            leased_until: lease,
+            message: Arc::new(message),
+        });
+        self.outbox.extend(rows);
+        self.entries.extend(entries);
+        self.saga = saga;
+    }
+
+    /// Counts what was committed.
+    pub(super) fn count(&self) {
+        let saga = || ("saga", self.saga.definition.to_string());
+        if self.expected == 0 {
+            metrics::counter!(crate::metrics::SAGAS_STARTED, &[saga()]).increment(1);
+        }
+        for entry in &self.entries {
+            match entry {
+                Entry::Completed { .. } | Entry::Compensated {} | Entry::GaveUp {} => {
+                    let labels = [saga(), ("status", self.saga.status().as_str().to_owned())];
+                    metrics::counter!(crate::metrics::SAGAS_ENDED, &labels).increment(1);
+                }
+                Entry::Suspended { .. } => metrics::counter!(crate::metrics::SAGAS_SUSPENDED, &[saga()]).increment(1),
+                _ => {}
+            }
+        }
+    }
+
+    /// Leaves the saga to an operator.
+    pub(super) fn suspend(&mut self, reason: String, now: Time) {
+        if self.saga.suspended.is_none() && !self.saga.status().is_terminal() {
+            let entry = Entry::Suspended { reason, step: None, actor: None };
+            apply(&mut self.saga, &entry, now);
+            self.entries.push(entry);
+        }
+    }
+
+    /// What is written of it.
+    pub(super) fn write(&mut self, now: Time, sweep: Duration) -> SagaWrite {
+        let saga = &mut self.saga;
+        saga.version = self.expected + 1;
+        let state = encode(saga);
+        self.state_size = state.len();
+        SagaWrite {
+            id: saga.id,
+            expected: self.expected,
+            row: SagaRow {
+                version: saga.version,
+                status: saga.status(),
+                due: saga.due(sweep),
+                state,
+                started_at: saga.started_at,
+                updated_at: now,
+                ended_at: saga.ended_at(),
+            },
+            birth: self.birth.take(),
+            first_seq: saga.entries + 1 - self.entries.len() as u64,
+            entries: encode(&self.entries),
+            outbox: std::mem::take(&mut self.outbox),
+        }
+    }
+
+    /// When the saga wants to be woken, if that has to be seen to now.
+    pub(super) fn waits(&self) -> Option<Time> {
+        if self.ticked || self.waits_anew() { next_wait(&self.saga) } else { None }
+    }
+
+    fn waits_anew(&self) -> bool {
+        let waits = |entry: &Entry| match entry {
+            Entry::Scheduled { .. } | Entry::Resumed { .. } => true,
+            Entry::Accepted { due, .. } => *due > self.saga.created_at,
+            _ => false,
+        };
+        self.entries.iter().any(waits)
+    }
+}
+
+/// When the earliest delay or back-off of a saga is over.
+fn next_wait(saga: &Saga) -> Option<Time> {
+    if saga.suspended.is_some() {
+        return None;
+    }
+    let start = match saga.phase {
+        Phase::Pending { due } => Some(due),
+        _ => None,
+    };
+    let actions = saga.steps.iter().flat_map(|step| [&step.execute, &step.compensate]);
+    let scheduled = actions.filter_map(|action| match action.progress {
+        Progress::Scheduled { due } => Some(due),
+        _ => None,
+    });
+    scheduled.chain(start).min()
+}
+
+/// Reads a saga from its row.
+pub fn read_saga(row: &StoredSaga) -> Result<Saga, serde_json::Error> {
+    let mut saga: Saga = serde_json::from_slice(&row.state)?;
+    saga.input = Arc::new(decode_value(&row.input)?);
+    saga.version = row.version;
+    Ok(saga)
+}
+
+/// Marks the row of a saga that can't be read as suspended, and leaves its state as it is.
+pub(super) fn quarantine(row: &StoredSaga, why: &str, now: Time) -> SagaWrite {
+    let entry = Entry::Suspended { reason: why.to_owned(), step: None, actor: None };
+    SagaWrite {
+        id: row.id,
+        expected: row.version,
+        row: SagaRow {
+            version: row.version + 1,
+            status: Status::Suspended,
+            due: None,
+            state: row.state.clone(),
+            started_at: None,
+            updated_at: now,
+            ended_at: None,
+        },
+        birth: None,
+        first_seq: 0,
+        entries: encode(&[entry]),
+        outbox: Vec::new(),
+    }
+}
