@@ -207,6 +207,11 @@ impl<S: Store> Engine<S> {
     /// The database refused a batch: each item goes alone, so that only the one it can't take is set aside.
     async fn isolate(&mut self, batch: &mut Vec<Item>, error: &StoreError) {
         self.cache.clear();
+        if batch.is_empty() {
+            // Only rows to delete, and even that was refused: they are published again, which is allowed, but not in a hurry.
+            tracing::error!(%error, "the database refused to delete confirmed rows of the outbox");
+            return tokio::time::sleep(STORE_RETRY[1]).await;
+        }
         if let [item] = batch.as_slice() {
             tracing::error!(%error, ?item, "the database refused this; it is set aside");
             metrics::counter!(crate::metrics::ITEMS_REFUSED).increment(1);

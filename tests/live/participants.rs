@@ -36,8 +36,6 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Command {
     /// `saga-id`
     pub(crate) saga: String,
-    /// `saga-name`
-    pub(crate) definition: String,
     /// `saga-key`
     pub(crate) saga_key: Option<String>,
     /// `saga-step`
@@ -48,12 +46,8 @@ pub(crate) struct Command {
     pub(crate) attempt: i64,
     /// `idempotency-key`
     pub(crate) key: String,
-    /// `saga-in-doubt`
-    pub(crate) in_doubt: bool,
     /// Its routing key.
     pub(crate) routing_key: String,
-    /// Its body; a string, if it is not JSON.
-    pub(crate) body: Value,
     /// Everything else.
     pub(crate) properties: BasicProperties,
     /// The broker's flag.
@@ -114,17 +108,6 @@ impl Reply {
     /// It does it, and nobody ever hears of it.
     pub(crate) fn silence() -> Reply {
         Reply { answers: Vec::new(), effect: true, reject: false }
-    }
-
-    /// Answers with this text, whatever it is.
-    pub(crate) fn raw(body: impl Into<Vec<u8>>) -> Reply {
-        let answer = Answer { after: Duration::ZERO, outcome: None, body: body.into() };
-        Reply { answers: vec![answer], effect: true, reject: false }
-    }
-
-    /// But it does nothing.
-    pub(crate) fn without_effect(self) -> Reply {
-        Reply { effect: false, ..self }
     }
 
     /// Answers so much later. What it does, it does at once.
@@ -219,39 +202,6 @@ impl Ledger {
     /// Every command so far, in the order of their coming.
     pub(crate) fn commands(&self) -> Vec<Command> {
         self.lock().commands.clone()
-    }
-
-    /// Waits until the commands so far are as expected, and gives them.
-    pub(crate) async fn wait(
-        &self,
-        what: &str,
-        patience: Duration,
-        expected: impl Fn(&[Command]) -> bool,
-    ) -> Vec<Command> {
-        let mut length = self.length.subscribe();
-        let found = tokio::time::timeout(patience, async {
-            loop {
-                length.mark_unchanged();
-                let commands = self.commands();
-                if expected(&commands) {
-                    return commands;
-                }
-                length.changed().await.expect("we have the sender");
-            }
-        });
-        match found.await {
-            Ok(commands) => commands,
-            Err(_) => panic!("no sign of {what} within {patience:?}; commands so far: {}", self.summary()),
-        }
-    }
-
-    /// A line for each command.
-    pub(crate) fn summary(&self) -> String {
-        let line = |command: &Command| {
-            let Command { saga, step, action, attempt, key, effect, .. } = command;
-            format!("\n{saga} {step} {action} attempt {attempt}, {key}{}", if *effect { ", effect" } else { "" })
-        };
-        self.lock().commands.iter().map(line).collect()
     }
 
     /// Records a command, and has its effect unless it had it before.
@@ -403,16 +353,12 @@ fn read(delivery: &Delivery) -> Command {
     let command = |name: &str| text(name).unwrap_or_else(|| panic!("a command without {name}"));
     Command {
         saga: command("saga-id"),
-        definition: command("saga-name"),
         saga_key: text("saga-key"),
         step: command("saga-step"),
         action: command("saga-action"),
         attempt,
         key: command("idempotency-key"),
-        in_doubt: matches!(header("saga-in-doubt"), Some(AMQPValue::Boolean(true))),
         routing_key: delivery.routing_key.to_string(),
-        body: serde_json::from_slice(&delivery.data)
-            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&delivery.data).into_owned())),
         redelivered: delivery.redelivered,
         at: Instant::now(),
         effect: false,

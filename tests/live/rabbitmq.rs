@@ -1,6 +1,6 @@
 //! A RabbitMQ to test against.
 //!
-//! [`shared`] is one broker for all tests of this process: the one at `SAGAD_TEST_AMQP`, else a node of our own. [`private`] is a node that
+//! [`shared`] is one broker for all tests of this process: the one at `SAGAD_TEST_AMQP`, else [`own`], a node of our own. [`private`] is a node that
 //! a test has to itself for as long as it holds it, to kill, starve and restart. Nodes of our own have their name, ports, data and home
 //! to themselves, and are gone, data and all, when the process is, however it ends: a shell in between waits for that.
 
@@ -27,19 +27,20 @@ const BOOT: Duration = Duration::from_secs(90);
 
 /// Where a test's broker is.
 pub async fn shared() -> &'static str {
-    static NODE: OnceCell<(String, Option<Node>)> = OnceCell::const_new();
-    let (url, _) = NODE
-        .get_or_init(|| async {
-            match std::env::var("SAGAD_TEST_AMQP") {
-                Ok(url) => (url, None),
-                Err(_) => {
-                    let node = Node::boot().await;
-                    (node.url(), Some(node))
-                }
-            }
-        })
-        .await;
-    url
+    static URL: OnceCell<String> = OnceCell::const_new();
+    let url = || async {
+        match std::env::var("SAGAD_TEST_AMQP") {
+            Ok(url) => url,
+            Err(_) => own().await.url(),
+        }
+    };
+    URL.get_or_init(url).await
+}
+
+/// A node of our own that tests share, for those that want to look into it too.
+pub async fn own() -> &'static Node {
+    static NODE: OnceCell<Node> = OnceCell::const_new();
+    NODE.get_or_init(Node::boot).await
 }
 
 /// A node that nobody else uses while this test holds it; it is up.
@@ -78,9 +79,7 @@ rm -rf "$DIR"
 
 /// A RabbitMQ node of our own.
 pub struct Node {
-    port: u16,
-    sbin: PathBuf,
-    environment: Vec<(&'static str, String)>,
+    control: Control,
     keeper: Child,
     orders: ChildStdin,
     starved: bool,
@@ -134,14 +133,15 @@ impl Node {
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut keeper = command.spawn().expect("sh starts");
         let orders = keeper.stdin.take().expect("piped");
-        let mut node = Node { port, sbin, environment, keeper, orders, starved: false };
+        let control = Control { port, sbin, environment };
+        let mut node = Node { control, keeper, orders, starved: false };
         node.start().await;
         node
     }
 
     /// Its URL.
     pub fn url(&self) -> String {
-        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+        self.control.url()
     }
 
     /// Starts it after a [`kill`](Node::kill), and waits until it serves.
@@ -181,6 +181,60 @@ impl Node {
 
     /// Runs `rabbitmqctl` and gives what it prints. Takes about a second.
     pub async fn ctl(&self, arguments: &[&str]) -> String {
+        self.control.ctl(arguments).await
+    }
+
+    /// `rabbitmqctl list_queues` of these columns, a row a queue.
+    pub async fn list_queues(&self, columns: &[&str]) -> Vec<Vec<String>> {
+        self.control.list_queues(columns).await
+    }
+
+    /// To look into it while somebody else may kill it.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// Whether it speaks AMQP.
+    fn is_up(&self) -> bool {
+        let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.control.port)) else { return false };
+        let timeout = Some(Duration::from_secs(1));
+        stream.set_read_timeout(timeout).expect("not zero");
+        let mut byte = [0];
+        stream.write_all(b"AMQP\x00\x00\x09\x01").is_ok() && stream.read_exact(&mut byte).is_ok()
+    }
+
+    fn order(&mut self, word: &str) {
+        writeln!(self.orders, "{word}").expect("the keeper listens");
+    }
+
+    fn output(&self) -> String {
+        let dir = self
+            .control
+            .environment
+            .iter()
+            .find(|(name, _)| *name == "DIR")
+            .map(|(_, dir)| dir.clone())
+            .unwrap_or_default();
+        std::fs::read_to_string(PathBuf::from(dir).join("out")).unwrap_or_default()
+    }
+}
+
+/// Where a node is, and how to look into it.
+#[derive(Clone)]
+pub struct Control {
+    port: u16,
+    sbin: PathBuf,
+    environment: Vec<(&'static str, String)>,
+}
+
+impl Control {
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
+    /// Runs `rabbitmqctl` and gives what it prints. Takes about a second.
+    pub async fn ctl(&self, arguments: &[&str]) -> String {
         // It serves a moment before it is up in the eyes of rabbitmqctl.
         self.run(&["await_startup"]).await;
         self.run(arguments).await
@@ -206,25 +260,6 @@ impl Node {
     pub async fn list_queues(&self, columns: &[&str]) -> Vec<Vec<String>> {
         let arguments = [&["list_queues", "--quiet", "--no-table-headers"], columns].concat();
         self.ctl(&arguments).await.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
-    }
-
-    /// Whether it speaks AMQP.
-    fn is_up(&self) -> bool {
-        let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)) else { return false };
-        let timeout = Some(Duration::from_secs(1));
-        stream.set_read_timeout(timeout).expect("not zero");
-        let mut byte = [0];
-        stream.write_all(b"AMQP\x00\x00\x09\x01").is_ok() && stream.read_exact(&mut byte).is_ok()
-    }
-
-    fn order(&mut self, word: &str) {
-        writeln!(self.orders, "{word}").expect("the keeper listens");
-    }
-
-    fn output(&self) -> String {
-        let dir =
-            self.environment.iter().find(|(name, _)| *name == "DIR").map(|(_, dir)| dir.clone()).unwrap_or_default();
-        std::fs::read_to_string(PathBuf::from(dir).join("out")).unwrap_or_default()
     }
 }
 
