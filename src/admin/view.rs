@@ -1,4 +1,4 @@
-//! How sagas and their histories look from outside: CONTRACT section 5, byte for byte.
+//! How sagas and their histories look from outside: docs/http.md, byte for byte.
 
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};

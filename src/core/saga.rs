@@ -364,7 +364,7 @@ impl StepState {
         }
     }
 
-    /// The status of CONTRACT's vocabulary.
+    /// The status, as users see it.
     pub fn status(&self) -> StepStatus {
         match self.compensate.progress {
             Progress::Scheduled { .. } | Progress::Running { .. } => return StepStatus::Compensating,
@@ -386,7 +386,7 @@ impl StepState {
 
 /// A step's status, as users see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the words explain themselves, and CONTRACT lists them")]
+#[allow(missing_docs, reason = "the words explain themselves")]
 pub enum StepStatus {
     Pending,
     Skipped,
@@ -420,7 +420,7 @@ impl StepStatus {
 
 /// A saga's status, as users see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(missing_docs, reason = "the words explain themselves, and CONTRACT lists them")]
+#[allow(missing_docs, reason = "the words explain themselves")]
 pub enum Status {
     Pending,
     Running,

@@ -128,7 +128,7 @@ pub struct Scope {
 
 /// `saga` in templates.
 #[derive(Clone, Debug)]
-#[allow(missing_docs, reason = "CONTRACT section 2 lists them")]
+#[allow(missing_docs, reason = "docs/definitions.md lists them")]
 pub struct SagaView {
     pub id: SagaId,
     pub name: Arc<str>,

@@ -12,7 +12,7 @@ pub mod signature;
 
 /// The names of headers that sagad writes or reads.
 pub mod header {
-    #![allow(missing_docs, reason = "CONTRACT section 3 explains them")]
+    #![allow(missing_docs, reason = "docs/participants.md explains them")]
     pub const SAGA_ID: &str = "saga-id";
     pub const SAGA_NAME: &str = "saga-name";
     pub const SAGA_KEY: &str = "saga-key";
