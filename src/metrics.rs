@@ -1,6 +1,6 @@
 //! What sagad counts and measures, for Prometheus: the names in one place, and the recorder behind `/metrics`.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use metrics::{describe_counter, describe_gauge, describe_histogram};
@@ -58,20 +58,18 @@ impl Metrics {
     /// If something else in this process records already.
     pub fn install() -> Result<Metrics, BuildError> {
         static INSTALLED: OnceLock<Metrics> = OnceLock::new();
+        static INSTALLING: Mutex<()> = Mutex::new(());
+        // Two callers at once: the second waits, and is given the first one's.
+        let _one_at_a_time = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(installed) = INSTALLED.get() {
             return Ok(installed.clone());
         }
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
             .set_buckets_for_metric(Matcher::Full(BATCH_SAGAS.to_owned()), &SAGAS)?;
-        match recorder.install_recorder() {
-            Ok(handle) => {
-                describe();
-                Ok(INSTALLED.get_or_init(|| Metrics(handle)).clone())
-            }
-            // Two callers at once: one has lost, and the other's recorder is there in a moment or never.
-            Err(error) => INSTALLED.get().cloned().ok_or(error),
-        }
+        let handle = recorder.install_recorder()?;
+        describe();
+        Ok(INSTALLED.get_or_init(|| Metrics(handle)).clone())
     }
 
     /// Everything, in Prometheus' text format.
