@@ -494,20 +494,30 @@ impl Saga {
     /// Time-outs and deadlines are the database's alone and exact. Delays and back-offs of `slack` or more are the
     /// broker's to wake; the database has them `slack` later, in case the broker lost the wake-up.
     pub fn due(&self, slack: std::time::Duration) -> Option<Time> {
-        let suspended = self.suspended.is_some();
         let wait = |due: Time| if due.since(self.updated_at) < SHORTEST_BROKER_DELAY { due } else { due.plus(slack) };
-        let start = match self.phase {
-            Phase::Pending { due } if !suspended => Some(wait(due)),
-            _ => None,
-        };
-        let deadline = if self.phase == Phase::Running && !suspended { self.deadline } else { None };
-        let actions = self.steps.iter().flat_map(|step| [&step.execute, &step.compensate]);
-        let timers = actions.filter_map(|action| match action.progress {
+        let deadline = if self.phase == Phase::Running && self.suspended.is_none() { self.deadline } else { None };
+        let time_outs = self.actions().filter_map(|action| match action.progress {
             Progress::Running { deadline } => Some(deadline),
-            Progress::Scheduled { due } if !suspended => Some(wait(due)),
             _ => None,
         });
-        timers.chain(start).chain(deadline).min()
+        time_outs.chain(self.waits().map(wait)).chain(deadline).min()
+    }
+
+    /// When its delays and back-offs are over, in no order. A suspended saga waits for an operator alone.
+    pub fn waits(&self) -> impl Iterator<Item = Time> + '_ {
+        let start = match self.phase {
+            Phase::Pending { due } => Some(due),
+            _ => None,
+        };
+        let scheduled = self.actions().filter_map(|action| match action.progress {
+            Progress::Scheduled { due } => Some(due),
+            _ => None,
+        });
+        scheduled.chain(start).filter(|_| self.suspended.is_none())
+    }
+
+    fn actions(&self) -> impl Iterator<Item = &ActionState> {
+        self.steps.iter().flat_map(|step| [&step.execute, &step.compensate])
     }
 
     /// Whether what `definition` says fits this state: the same number of steps.

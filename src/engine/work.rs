@@ -9,7 +9,7 @@ use crate::broker::names::Names;
 use crate::core::apply::apply;
 use crate::core::decide::Decision;
 use crate::core::entry::Entry;
-use crate::core::saga::{Phase, Progress, Saga, Status};
+use crate::core::saga::{Saga, Status};
 use crate::core::time::Time;
 use crate::definitions::Pinned;
 use crate::store::{Birth, OutboxRow, SagaRow, SagaWrite, StoredSaga, decode_value, encode};
@@ -131,7 +131,7 @@ impl Work {
 
     /// When the saga wants to be woken, if that has to be seen to now.
     pub(super) fn waits(&self) -> Option<Time> {
-        if self.ticked || self.waits_anew() { next_wait(&self.saga) } else { None }
+        if self.ticked || self.waits_anew() { self.saga.waits().min() } else { None }
     }
 
     fn waits_anew(&self) -> bool {
@@ -142,23 +142,6 @@ impl Work {
         };
         self.entries.iter().any(waits)
     }
-}
-
-/// When the earliest delay or back-off of a saga is over.
-fn next_wait(saga: &Saga) -> Option<Time> {
-    if saga.suspended.is_some() {
-        return None;
-    }
-    let start = match saga.phase {
-        Phase::Pending { due } => Some(due),
-        _ => None,
-    };
-    let actions = saga.steps.iter().flat_map(|step| [&step.execute, &step.compensate]);
-    let scheduled = actions.filter_map(|action| match action.progress {
-        Progress::Scheduled { due } => Some(due),
-        _ => None,
-    });
-    scheduled.chain(start).min()
 }
 
 /// Reads a saga from its row.
