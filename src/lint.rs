@@ -37,7 +37,7 @@ fn forgotten_undo(definition: &Definition, at: StepIx, places: &Places<'_>) -> O
 
 /// Attempts that the saga's deadline comes before.
 fn late_retry(step: &Step, at: StepIx, deadline: Duration, places: &Places<'_>) -> Option<Diagnostic> {
-    let longest = step.delay.saturating_add(budget(&step.execute));
+    let longest = step.delay.saturating_add(step.command().map_or(Duration::ZERO, budget));
     if longest <= deadline {
         return None;
     }

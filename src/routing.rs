@@ -17,10 +17,12 @@ pub fn warnings(definition: &Definition, text: &str, plan: &TopologyPlan) -> Vec
     // The saga's own priority is for every execute that has none of its own: it is in vain if none of their queues heeds it.
     let mut inherited = Heeded::default();
     for (at, step) in definition.steps.iter().enumerate() {
-        let execute = plan.receivers(&step.execute.exchange, &step.execute.routing_key);
-        check(&mut warnings, &places, &[Key::Step(at)], step, &step.execute, execute.as_deref());
-        if step.execute.priority.is_none() {
-            inherited.add(execute.as_deref());
+        if let Some(command) = step.command() {
+            let receivers = plan.receivers(&command.exchange, &command.routing_key);
+            check(&mut warnings, &places, &[Key::Step(at)], step, command, receivers.as_deref());
+            if command.priority.is_none() {
+                inherited.add(receivers.as_deref());
+            }
         }
         if let Some(compensate) = &step.compensate {
             let command = &compensate.command;

@@ -44,7 +44,7 @@ struct StepSummary<'a> {
     conditional: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     delay: Option<String>,
-    execute: CommandSummary<'a>,
+    execute: Option<CommandSummary<'a>>,
     compensate: Option<CommandSummary<'a>>,
 }
 
@@ -62,12 +62,12 @@ impl<'a> Summary<'a> {
         let definition = &pinned.definition;
         let step = |step: &'a crate::core::definition::Step| StepSummary {
             name: &step.name,
-            kind: "command",
+            kind: step.execute.kind(),
             after: step.after.iter().filter_map(|before| steps.get(*before)).map(|before| &*before.name).collect(),
             optional: step.optional,
             conditional: step.when.is_some(),
             delay: (!step.delay.is_zero()).then(|| humantime::format_duration(step.delay).to_string()),
-            execute: CommandSummary::new(&step.execute),
+            execute: step.command().map(CommandSummary::new),
             compensate: step.compensate.as_ref().map(|compensate| CommandSummary::new(&compensate.command)),
         };
         Summary {

@@ -21,6 +21,10 @@ pub struct Definition {
     pub timeout: Option<Duration>,
     /// AMQP priority of its commands, unless a step says otherwise.
     pub priority: Priority,
+    /// So many of its sagas may be under way at once; more wait as `pending`.
+    pub max_running: Option<u32>,
+    /// One saga at a time for each value of a key.
+    pub lock: Option<Lock>,
     /// How long it is kept once it has ended; `None`: as the configuration says.
     pub retention: Option<Duration>,
     /// Which lifecycle events it publishes.
@@ -29,6 +33,8 @@ pub struct Definition {
     pub on_compensation_failure: OnCompensationFailure,
     /// JSON Schema of the input.
     pub input: Option<Schema>,
+    /// Events of other services that start it.
+    pub starts: Vec<Trigger>,
     /// In the order of the file.
     pub steps: Vec<Step>,
     /// The result of a completed saga.
@@ -57,10 +63,188 @@ pub struct Step {
     pub delay: Duration,
     /// Its failure is recorded and the saga goes on.
     pub optional: bool,
+    /// The point of no return: once it succeeded the saga only goes forward.
+    pub pivot: bool,
+    /// Once for each element of a list, instead of once.
+    pub foreach: Option<Foreach>,
     /// The forward action.
-    pub execute: Command,
+    pub execute: Execute,
     /// The undo; `None` where there is nothing to undo.
     pub compensate: Option<Compensate>,
+}
+
+impl Execute {
+    /// The key of a definition that says it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Execute::Command(_) => "command",
+            Execute::Publish(_) => "publish",
+            Execute::Wait(_) => "wait",
+            Execute::Saga(_) => "saga",
+            Execute::Sleep(_) => "sleep",
+        }
+    }
+}
+
+impl Step {
+    /// The command it sends, if that is what it does.
+    pub fn command(&self) -> Option<&Command> {
+        match &self.execute {
+            Execute::Command(request) => Some(&request.command),
+            _ => None,
+        }
+    }
+}
+
+/// What a step does.
+#[derive(Debug)]
+pub enum Execute {
+    /// Sends a command; a participant answers.
+    Command(Box<Request>),
+    /// Publishes an event; nobody answers.
+    Publish(Event),
+    /// Waits for a signal or an event.
+    Wait(Wait),
+    /// Runs a saga of another definition.
+    Saga(Child),
+    /// Lets time pass.
+    Sleep(Duration),
+}
+
+/// A command, how its answers are read and what follows when none comes.
+#[derive(Debug)]
+pub struct Request {
+    /// The command.
+    pub command: Command,
+    /// How its answers are read.
+    pub reply: Reply,
+    /// What follows when its last attempt timed out.
+    pub on_timeout: OnTimeout,
+}
+
+/// How the answers to a command are read.
+#[derive(Debug, Default)]
+pub struct Reply {
+    /// True: a success; false, where it is the only rule: a failure. Read with `body` and `headers` in scope.
+    pub success_when: Option<Expression>,
+    /// True: a transient failure; goes before `success_when`.
+    pub retry_when: Option<Expression>,
+    /// What a success must look like.
+    pub schema: Option<Schema>,
+    /// The event that is a success.
+    pub success: Option<Pattern>,
+    /// The event that is a failure.
+    pub failure: Option<Pattern>,
+    /// Yields the error, a string or `{ code, message, details }`, from a failure event's `body` and `headers`.
+    pub error: Option<Expression>,
+}
+
+/// What follows when the last attempt of a command timed out.
+#[derive(Debug, Default)]
+pub enum OnTimeout {
+    /// The step is in doubt: it is undone too.
+    #[default]
+    Compensate,
+    /// The answer of this command decides.
+    Probe(Box<Command>),
+    /// The saga waits for an operator.
+    Suspend,
+}
+
+/// Events of other services.
+#[derive(Debug)]
+pub struct Pattern {
+    /// The exchange they are published to.
+    pub exchange: String,
+    /// Topic pattern of their routing keys.
+    pub routing_key: String,
+    /// Yields, from an event's `body` and `headers`, what must equal the saga's key.
+    pub matches: Expression,
+}
+
+/// An event to publish.
+#[derive(Debug)]
+pub struct Event {
+    /// The exchange it is published to.
+    pub exchange: String,
+    /// Its routing key, and its AMQP `type`.
+    pub routing_key: String,
+    /// The body; `None`: the saga's input.
+    pub body: Option<Body>,
+    /// Additional headers.
+    pub headers: Vec<(String, Template)>,
+    /// AMQP priority; `None`: the saga's.
+    pub priority: Option<Priority>,
+}
+
+/// Something to wait for.
+#[derive(Debug)]
+pub struct Wait {
+    /// What.
+    pub until: Awaited,
+    /// How long at the most; `None`: as long as the saga may take.
+    pub timeout: Option<Duration>,
+}
+
+/// What a step waits for.
+#[derive(Debug)]
+pub enum Awaited {
+    /// A signal of this name.
+    Signal(Arc<str>),
+    /// An event of another service.
+    Event(Pattern),
+}
+
+/// A saga that a step runs.
+#[derive(Debug)]
+pub struct Child {
+    /// Its definition.
+    pub definition: Arc<str>,
+    /// Its input; `None`: the parent's.
+    pub input: Option<Body>,
+    /// How long it may take; `None`: as long as its own definition and the parent allow.
+    pub timeout: Option<Duration>,
+}
+
+/// A step for each element of a list.
+#[derive(Debug)]
+pub struct Foreach {
+    /// Yields the list.
+    pub elements: Template,
+    /// So many elements are under way at once, at least 1.
+    pub max_parallel: u32,
+}
+
+/// One saga at a time for each value of a key.
+#[derive(Debug)]
+pub struct Lock {
+    /// Yields the key from the saga's input.
+    pub key: Template,
+    /// What becomes of another saga meanwhile.
+    pub mode: LockMode,
+}
+
+/// What becomes of a start whose lock another saga holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LockMode {
+    /// It waits as `pending`.
+    #[default]
+    Queue,
+    /// It is refused.
+    Reject,
+}
+
+/// An event of another service that starts a saga.
+#[derive(Debug)]
+pub struct Trigger {
+    /// The exchange it is published to.
+    pub exchange: String,
+    /// Topic pattern of its routing key.
+    pub routing_key: String,
+    /// False: it starts nothing. Read with `body` and `headers` in scope.
+    pub when: Option<Expression>,
+    /// Yields the saga's input from `body` and `headers`; `None`: the body.
+    pub input: Option<Body>,
 }
 
 /// A command and how long and how often to try it.

@@ -25,7 +25,9 @@ use self::graph::Graph;
 use self::reader::{Reader, Table};
 use self::references::Site;
 use self::step::Draft;
-use crate::core::definition::{Definition, Events, KeyReuse, OnCompensationFailure, Priority, Schema, Step};
+use crate::core::definition::{
+    Definition, Events, Execute, KeyReuse, OnCompensationFailure, OnTimeout, Priority, Reply, Request, Schema, Step,
+};
 use crate::core::diagnostic::{Diagnostic, Severity};
 
 /// What RabbitMQ gives a message that says nothing.
@@ -131,10 +133,13 @@ impl<'t> Reader<'t> {
             key_reuse,
             timeout,
             priority,
+            max_running: None,
+            lock: None,
             retention,
             events,
             on_compensation_failure,
             input,
+            starts: Vec::new(),
             steps: steps?,
             output,
         })
@@ -148,7 +153,13 @@ impl<'t> Reader<'t> {
         let steps = drafts.into_iter().enumerate().map(|(at, draft)| {
             let Draft { name, when, delay, optional, execute, compensate, after: _ } = draft;
             let (after, later) = (graph.take_after(at), graph.take_later(at));
-            Some(Step { name, after, later, when, delay, optional, execute: execute?, compensate })
+            let execute = Execute::Command(Box::new(Request {
+                command: execute?,
+                reply: Reply::default(),
+                on_timeout: OnTimeout::default(),
+            }));
+            let (pivot, foreach) = (false, None);
+            Some(Step { name, after, later, when, delay, optional, pivot, foreach, execute, compensate })
         });
         steps.collect()
     }

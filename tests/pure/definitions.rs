@@ -242,24 +242,27 @@ fn everything_is_merged_from_the_step_the_defaults_and_the_built_in() {
         "#,
     );
     let plain = &definition.steps[0];
+    let command = plain.command().unwrap();
     let second = Duration::from_secs(1);
     let retry = Retry { attempts: 4, initial: second, factor: 2.0, max: 30 * second, jitter: 0.0 };
-    assert_eq!((plain.execute.exchange.as_str(), plain.execute.timeout, plain.execute.retry), ("d", 7 * second, retry));
-    assert!(!plain.execute.expires && plain.execute.priority.is_none() && plain.execute.body.is_none());
+    assert_eq!((command.exchange.as_str(), command.timeout, command.retry), ("d", 7 * second, retry));
+    assert!(!command.expires && command.priority.is_none() && command.body.is_none());
     let undo = plain.compensate.as_ref().unwrap();
     assert_eq!((undo.command.exchange.as_str(), undo.command.timeout), ("d", 7 * second));
     assert_eq!(undo.command.retry, Retry { attempts: 10, ..retry });
     assert_eq!(undo.on, CompensateOn::default());
     let own = &definition.steps[1];
-    assert_eq!((own.execute.timeout, own.execute.retry), (second, Retry { attempts: 9, factor: 3.0, ..retry }));
-    assert!(own.execute.expires && matches!(own.execute.priority, Some(Priority::Template(_))));
+    let command = own.command().unwrap();
+    assert_eq!((command.timeout, command.retry), (second, Retry { attempts: 9, factor: 3.0, ..retry }));
+    assert!(command.expires && matches!(command.priority, Some(Priority::Template(_))));
     let undo = own.compensate.as_ref().unwrap();
     assert_eq!((undo.command.exchange.as_str(), undo.command.timeout), ("e", 2 * second));
     assert_eq!(undo.command.retry, Retry { attempts: 10, max: 3600 * second, ..retry });
     assert!(matches!(undo.command.priority, Some(Priority::Fixed(3))));
     assert_eq!(undo.on, CompensateOn { success: false, in_doubt: false, failure: true });
     assert!(definition.steps[2].compensate.is_none());
-    let built_in = good(&step("")).steps.remove(0).execute;
+    let definition = good(&step(""));
+    let built_in = definition.steps[0].command().unwrap();
     let retry = Retry { attempts: 3, initial: Duration::from_millis(500), factor: 2.0, max: 30 * second, jitter: 0.2 };
     assert_eq!((built_in.timeout, built_in.retry, built_in.expires), (30 * second, retry, true));
 }
@@ -355,8 +358,8 @@ payment_id = "{{ steps.process_payment.reply.payment_id }}"
     );
     assert_eq!(schema.source["properties"]["total_amount"]["exclusiveMinimum"], json!(0));
     let [create, pay] = definition.steps.as_slice() else { panic!("not two steps") };
-    assert_eq!((create.execute.headers.len(), pay.delay), (3, Duration::from_secs(2)));
-    assert_eq!(pay.execute.retry.attempts, 5);
+    assert_eq!((create.command().unwrap().headers.len(), pay.delay), (3, Duration::from_secs(2)));
+    assert_eq!(pay.command().unwrap().retry.attempts, 5);
 }
 
 #[test]

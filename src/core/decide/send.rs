@@ -71,7 +71,10 @@ impl<'a> Transition<'a> {
         let step = &self.definition.steps[step];
         match (action, &step.compensate) {
             (Action::Compensate, Some(compensate)) => &compensate.command,
-            _ => &step.execute,
+            _ => match &step.execute {
+                definition::Execute::Command(request) => &request.command,
+                _ => unreachable!("only commands are sent"),
+            },
         }
     }
 
