@@ -24,8 +24,7 @@ pub fn warnings(definition: &Definition, text: &str, plan: &TopologyPlan) -> Vec
                 inherited.add(receivers.as_deref());
             }
         }
-        if let Some(compensate) = &step.compensate {
-            let command = &compensate.command;
+        if let Some(command) = step.undo_command() {
             let receivers = plan.receivers(&command.exchange, &command.routing_key);
             check(
                 &mut warnings,

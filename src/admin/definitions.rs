@@ -68,7 +68,7 @@ impl<'a> Summary<'a> {
             conditional: step.when.is_some(),
             delay: (!step.delay.is_zero()).then(|| humantime::format_duration(step.delay).to_string()),
             execute: step.command().map(CommandSummary::new),
-            compensate: step.compensate.as_ref().map(|compensate| CommandSummary::new(&compensate.command)),
+            compensate: step.undo_command().map(CommandSummary::new),
         };
         Summary {
             name: &definition.name,

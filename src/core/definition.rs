@@ -94,6 +94,25 @@ impl Step {
             _ => None,
         }
     }
+
+    /// The command that undoes it, if that is what does.
+    pub fn undo_command(&self) -> Option<&Command> {
+        match &self.compensate.as_ref()?.undo {
+            Undo::Command(command) => Some(command),
+            Undo::Child { .. } => None,
+        }
+    }
+
+    /// The command that asks what became of it, if there is one.
+    pub fn probe_command(&self) -> Option<&Command> {
+        match &self.execute {
+            Execute::Command(request) => match &request.on_timeout {
+                OnTimeout::Probe(command) => Some(command),
+                OnTimeout::Compensate | OnTimeout::Suspend => None,
+            },
+            _ => None,
+        }
+    }
 }
 
 /// What a step does.
@@ -111,13 +130,11 @@ pub enum Execute {
     Sleep(Duration),
 }
 
-/// A command, how its answers are read and what follows when none comes.
+/// A command and what follows when no answer comes.
 #[derive(Debug)]
 pub struct Request {
     /// The command.
     pub command: Command,
-    /// How its answers are read.
-    pub reply: Reply,
     /// What follows when its last attempt timed out.
     pub on_timeout: OnTimeout,
 }
@@ -266,15 +283,31 @@ pub struct Command {
     pub priority: Option<Priority>,
     /// Whether a command that nobody took dies in its queue just before its attempt times out.
     pub expires: bool,
+    /// How its answers are read.
+    pub reply: Reply,
 }
 
 /// How a step is undone.
 #[derive(Debug)]
 pub struct Compensate {
-    /// The undoing command.
-    pub command: Command,
+    /// What does it.
+    pub undo: Undo,
     /// The outcomes of the execute that need undoing.
     pub on: CompensateOn,
+}
+
+/// What undoes a step.
+#[derive(Debug)]
+pub enum Undo {
+    /// A command; a participant answers.
+    Command(Box<Command>),
+    /// The saga that a `saga` step ran undoes its own steps.
+    Child {
+        /// How long that may take; `None`: as long as it takes.
+        timeout: Option<Duration>,
+        /// Of an undo that failed.
+        retry: Retry,
+    },
 }
 
 /// Which outcomes of an execute need undoing.

@@ -26,7 +26,7 @@ use self::reader::{Reader, Table};
 use self::references::Site;
 use self::step::Draft;
 use crate::core::definition::{
-    Definition, Events, Execute, KeyReuse, OnCompensationFailure, OnTimeout, Priority, Reply, Request, Schema, Step,
+    Definition, Events, Execute, KeyReuse, OnCompensationFailure, OnTimeout, Priority, Request, Schema, Step,
 };
 use crate::core::diagnostic::{Diagnostic, Severity};
 
@@ -153,11 +153,7 @@ impl<'t> Reader<'t> {
         let steps = drafts.into_iter().enumerate().map(|(at, draft)| {
             let Draft { name, when, delay, optional, execute, compensate, after: _ } = draft;
             let (after, later) = (graph.take_after(at), graph.take_later(at));
-            let execute = Execute::Command(Box::new(Request {
-                command: execute?,
-                reply: Reply::default(),
-                on_timeout: OnTimeout::default(),
-            }));
+            let execute = Execute::Command(Box::new(Request { command: execute?, on_timeout: OnTimeout::default() }));
             let (pivot, foreach) = (false, None);
             Some(Step { name, after, later, when, delay, optional, pivot, foreach, execute, compensate })
         });

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use sagad::core::definition::{CompensateOn, Definition, Events, KeyReuse, OnCompensationFailure, Priority, Retry};
+use sagad::core::definition::{
+    Command, CompensateOn, Definition, Events, KeyReuse, OnCompensationFailure, Priority, Retry, Step,
+};
 use sagad::core::diagnostic::{Diagnostic, Severity};
 use sagad::core::parse::parse;
 use sagad::report::place;
@@ -19,6 +21,12 @@ fn read(toml: &str) -> Result<Definition, Vec<Diagnostic>> {
 #[track_caller]
 fn good(toml: &str) -> Definition {
     read(toml).unwrap_or_else(|errors| panic!("{errors:#?}"))
+}
+
+/// The command that undoes a step, and when.
+#[track_caller]
+fn undo_of(step: &Step) -> (&Command, CompensateOn) {
+    (step.undo_command().unwrap(), step.compensate.as_ref().unwrap().on)
 }
 
 /// `line:column-line:column code` of everything that is wrong.
@@ -247,19 +255,19 @@ fn everything_is_merged_from_the_step_the_defaults_and_the_built_in() {
     let retry = Retry { attempts: 4, initial: second, factor: 2.0, max: 30 * second, jitter: 0.0 };
     assert_eq!((command.exchange.as_str(), command.timeout, command.retry), ("d", 7 * second, retry));
     assert!(!command.expires && command.priority.is_none() && command.body.is_none());
-    let undo = plain.compensate.as_ref().unwrap();
-    assert_eq!((undo.command.exchange.as_str(), undo.command.timeout), ("d", 7 * second));
-    assert_eq!(undo.command.retry, Retry { attempts: 10, ..retry });
-    assert_eq!(undo.on, CompensateOn::default());
+    let (undo, on) = undo_of(plain);
+    assert_eq!((undo.exchange.as_str(), undo.timeout), ("d", 7 * second));
+    assert_eq!(undo.retry, Retry { attempts: 10, ..retry });
+    assert_eq!(on, CompensateOn::default());
     let own = &definition.steps[1];
     let command = own.command().unwrap();
     assert_eq!((command.timeout, command.retry), (second, Retry { attempts: 9, factor: 3.0, ..retry }));
     assert!(command.expires && matches!(command.priority, Some(Priority::Template(_))));
-    let undo = own.compensate.as_ref().unwrap();
-    assert_eq!((undo.command.exchange.as_str(), undo.command.timeout), ("e", 2 * second));
-    assert_eq!(undo.command.retry, Retry { attempts: 10, max: 3600 * second, ..retry });
-    assert!(matches!(undo.command.priority, Some(Priority::Fixed(3))));
-    assert_eq!(undo.on, CompensateOn { success: false, in_doubt: false, failure: true });
+    let (undo, on) = undo_of(own);
+    assert_eq!((undo.exchange.as_str(), undo.timeout), ("e", 2 * second));
+    assert_eq!(undo.retry, Retry { attempts: 10, max: 3600 * second, ..retry });
+    assert!(matches!(undo.priority, Some(Priority::Fixed(3))));
+    assert_eq!(on, CompensateOn { success: false, in_doubt: false, failure: true });
     assert!(definition.steps[2].compensate.is_none());
     let definition = good(&step(""));
     let built_in = definition.steps[0].command().unwrap();

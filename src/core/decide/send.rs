@@ -69,8 +69,8 @@ impl<'a> Transition<'a> {
 
     pub(super) fn command(&self, step: StepIx, action: Action) -> &'a definition::Command {
         let step = &self.definition.steps[step];
-        match (action, &step.compensate) {
-            (Action::Compensate, Some(compensate)) => &compensate.command,
+        match (action, step.undo_command()) {
+            (Action::Compensate, Some(command)) => command,
             _ => match &step.execute {
                 definition::Execute::Command(request) => &request.command,
                 _ => unreachable!("only commands are sent"),

@@ -8,7 +8,7 @@ use super::body::MAX_NAME;
 use super::reader::{Field, Reader, Table};
 use super::references::Site;
 use super::timing::{COMPENSATION_ATTEMPTS, RETRY, RetryTable, TIMEOUT};
-use crate::core::definition::{Command, Compensate, CompensateOn, Priority, Retry};
+use crate::core::definition::{Command, Compensate, CompensateOn, Priority, Reply, Retry, Undo};
 use crate::core::template::is_template;
 
 /// `[defaults]`.
@@ -54,6 +54,7 @@ impl<'t> Reader<'t> {
             retry,
             priority,
             expires: expires.or(defaults.expires).unwrap_or(true),
+            reply: Reply::default(),
         })
     }
 
@@ -100,8 +101,9 @@ impl<'t> Reader<'t> {
             priority,
             // An undo must never be lost because nobody took it in time.
             expires: false,
+            reply: Reply::default(),
         };
-        Some(Compensate { command, on })
+        Some(Compensate { undo: Undo::Command(Box::new(command)), on })
     }
 
     /// A priority: 0 to 9, or a template.
