@@ -10,7 +10,7 @@ mod body;
 mod command;
 mod graph;
 pub mod places;
-mod reader;
+pub(crate) mod reader;
 mod references;
 mod schema;
 mod step;
@@ -60,13 +60,13 @@ pub fn parse(
 }
 
 /// In the order of the file; what two steps inherit from one place is reported once.
-fn arranged(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
+pub(crate) fn arranged(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
     diagnostics.sort_by(|a, b| (a.span.start, a.span.end, a.code).cmp(&(b.span.start, b.span.end, b.code)));
     diagnostics.dedup();
     diagnostics
 }
 
-fn syntax(toml: &str, error: &toml::de::Error) -> Diagnostic {
+pub(crate) fn syntax(toml: &str, error: &toml::de::Error) -> Diagnostic {
     let message = error.message();
     let help = match message {
         "duplicate key" => "each key can be there once: remove or rename one of them",

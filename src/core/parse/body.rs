@@ -54,7 +54,7 @@ impl<'t> Reader<'t> {
     }
 
     /// Any value as JSON; strings are what they are.
-    pub(super) fn json(&mut self, value: &'t Value<'t>) -> Option<Json> {
+    pub(crate) fn json(&mut self, value: &'t Value<'t>) -> Option<Json> {
         match value.get_ref() {
             DeValue::String(text) => Some(Json::String(text.to_string())),
             DeValue::Boolean(it) => Some(Json::Bool(*it)),

@@ -9,42 +9,42 @@ use super::references::Use;
 use crate::core::diagnostic::{Diagnostic, Severity, nearest};
 
 /// A value with its place.
-pub(super) type Value<'t> = Spanned<DeValue<'t>>;
+pub(crate) type Value<'t> = Spanned<DeValue<'t>>;
 
 /// What all parts of the parser share.
-pub(super) struct Reader<'t> {
+pub(crate) struct Reader<'t> {
     /// The file.
-    pub(super) text: &'t str,
-    pub(super) diagnostics: Vec<Diagnostic>,
+    pub(crate) text: &'t str,
+    pub(crate) diagnostics: Vec<Diagnostic>,
     /// What its templates read.
     pub(super) uses: Vec<Use>,
 }
 
 /// A key that is there.
 #[derive(Clone)]
-pub(super) struct Field<'t> {
-    pub(super) name: &'static str,
-    pub(super) key: Range<usize>,
-    pub(super) value: &'t Value<'t>,
+pub(crate) struct Field<'t> {
+    pub(crate) name: &'t str,
+    pub(crate) key: Range<usize>,
+    pub(crate) value: &'t Value<'t>,
 }
 
 /// A table whose keys are all known.
-pub(super) struct Table<'t> {
+pub(crate) struct Table<'t> {
     /// What it is, for a person: `a step`.
     what: &'static str,
     /// Its header, or what stands for it.
-    pub(super) span: Range<usize>,
+    pub(crate) span: Range<usize>,
     entries: &'t DeTable<'t>,
     known: Vec<&'static str>,
     later: &'static [&'static str],
 }
 
 impl<'t> Reader<'t> {
-    pub(super) fn new(text: &'t str) -> Reader<'t> {
+    pub(crate) fn new(text: &'t str) -> Reader<'t> {
         Reader { text, diagnostics: Vec::new(), uses: Vec::new() }
     }
 
-    pub(super) fn error(
+    pub(crate) fn error(
         &mut self,
         code: &'static str,
         span: Range<usize>,
@@ -55,7 +55,7 @@ impl<'t> Reader<'t> {
         self.diagnostics.push(Diagnostic { severity: Severity::Error, code, span, message, help });
     }
 
-    pub(super) fn warning(
+    pub(crate) fn warning(
         &mut self,
         code: &'static str,
         span: Range<usize>,
@@ -67,18 +67,18 @@ impl<'t> Reader<'t> {
     }
 
     /// That a value is of another type than `expected`; `example` shows how to write it.
-    pub(super) fn wrong_type(&mut self, field: &Field<'_>, expected: &str, example: impl Into<String>) {
+    pub(crate) fn wrong_type(&mut self, field: &Field<'_>, expected: &str, example: impl Into<String>) {
         let found = described(field.value.get_ref());
         let message = format!("`{}`: expected {expected}, found {found}", field.name);
         self.error("wrong-type", field.value.span(), message, example);
     }
 
     /// That a value is of the right type and yet none that this key can have.
-    pub(super) fn invalid(&mut self, field: &Field<'_>, message: impl std::fmt::Display, help: impl Into<String>) {
+    pub(crate) fn invalid(&mut self, field: &Field<'_>, message: impl std::fmt::Display, help: impl Into<String>) {
         self.error("invalid-value", field.value.span(), format!("`{}`: {message}", field.name), help);
     }
 
-    pub(super) fn string(&mut self, field: &Field<'t>) -> Option<&'t str> {
+    pub(crate) fn string(&mut self, field: &Field<'t>) -> Option<&'t str> {
         let text = field.value.get_ref().as_str();
         if text.is_none() {
             let source = &self.text[field.value.span()];
@@ -91,7 +91,7 @@ impl<'t> Reader<'t> {
         text
     }
 
-    pub(super) fn boolean(&mut self, field: &Field<'t>) -> Option<bool> {
+    pub(crate) fn boolean(&mut self, field: &Field<'t>) -> Option<bool> {
         let value = field.value.get_ref().as_bool();
         if value.is_none() {
             self.wrong_type(field, "true or false", format!("write `{} = true` or `{0} = false`", field.name));
@@ -99,7 +99,7 @@ impl<'t> Reader<'t> {
         value
     }
 
-    pub(super) fn table(&mut self, field: &Field<'t>, what: &'static str, example: &str) -> Option<Table<'t>> {
+    pub(crate) fn table(&mut self, field: &Field<'t>, what: &'static str, example: &str) -> Option<Table<'t>> {
         match field.value.get_ref() {
             DeValue::Table(entries) => Some(Table::new(what, field.key.clone(), entries)),
             _ => {
@@ -109,7 +109,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    pub(super) fn array(&mut self, field: &Field<'t>, of: &str, example: &str) -> Option<&'t DeArray<'t>> {
+    pub(crate) fn array(&mut self, field: &Field<'t>, of: &str, example: &str) -> Option<&'t DeArray<'t>> {
         let array = field.value.get_ref().as_array();
         if array.is_none() {
             self.wrong_type(field, &format!("an array of {of}"), format!("write it like this: {example}"));
@@ -118,7 +118,7 @@ impl<'t> Reader<'t> {
     }
 
     /// One of a few words.
-    pub(super) fn word<T: Copy>(&mut self, field: &Field<'t>, words: &[(&'static str, T)]) -> Option<T> {
+    pub(crate) fn word<T: Copy>(&mut self, field: &Field<'t>, words: &[(&'static str, T)]) -> Option<T> {
         let all = words.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
         let Some(text) = field.value.get_ref().as_str() else {
             self.wrong_type(field, &format!("one of {all}"), format!("choose one of {all}"));
@@ -136,7 +136,7 @@ impl<'t> Reader<'t> {
     }
 
     /// An integer from `least` to `most`.
-    pub(super) fn integer(&mut self, field: &Field<'t>, least: i64, most: i64) -> Option<i64> {
+    pub(crate) fn integer(&mut self, field: &Field<'t>, least: i64, most: i64) -> Option<i64> {
         let expected = format!("an integer from {least} to {most}");
         let DeValue::Integer(number) = field.value.get_ref() else {
             self.wrong_type(field, &expected, format!("write `{} = {}`", field.name, least.max(1)));
@@ -156,7 +156,7 @@ impl<'t> Reader<'t> {
     }
 
     /// A number from `least` to `most`.
-    pub(super) fn number(&mut self, field: &Field<'t>, least: f64, most: f64) -> Option<f64> {
+    pub(crate) fn number(&mut self, field: &Field<'t>, least: f64, most: f64) -> Option<f64> {
         let expected = format!("a number from {least} to {most}");
         let number = match field.value.get_ref() {
             DeValue::Float(number) => number.as_str().parse().ok(),
@@ -179,7 +179,7 @@ impl<'t> Reader<'t> {
     }
 
     /// Reports the keys of a table that nobody asked for.
-    pub(super) fn finish(&mut self, table: &Table<'t>) {
+    pub(crate) fn finish(&mut self, table: &Table<'t>) {
         for key in table.entries.keys() {
             let name = &**key.get_ref();
             if table.known.contains(&name) {
@@ -200,31 +200,31 @@ impl<'t> Reader<'t> {
 }
 
 impl<'t> Table<'t> {
-    pub(super) fn new(what: &'static str, span: Range<usize>, entries: &'t DeTable<'t>) -> Table<'t> {
+    pub(crate) fn new(what: &'static str, span: Range<usize>, entries: &'t DeTable<'t>) -> Table<'t> {
         Table { what, span, entries, known: Vec::new(), later: &[] }
     }
 
     /// Keys of the language that this version does not know yet.
-    pub(super) fn not_yet(mut self, keys: &'static [&'static str]) -> Table<'t> {
+    pub(crate) fn not_yet(mut self, keys: &'static [&'static str]) -> Table<'t> {
         self.later = keys;
         self
     }
 
     /// A key, if it is there; either way it is known from now on.
-    pub(super) fn take(&mut self, name: &'static str) -> Option<Field<'t>> {
+    pub(crate) fn take(&mut self, name: &'static str) -> Option<Field<'t>> {
         self.known.push(name);
         let (key, value) = self.entries.get_key_value(name)?;
         Some(Field { name, key: key.span(), value })
     }
 
     /// Whether one of these keys is there.
-    pub(super) fn has_any(&self, names: &[&str]) -> bool {
+    pub(crate) fn has_any(&self, names: &[&str]) -> bool {
         names.iter().any(|name| self.entries.contains_key(*name))
     }
 }
 
 /// A value's type, for a person.
-pub(super) fn described(value: &DeValue<'_>) -> &'static str {
+pub(crate) fn described(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "an integer",

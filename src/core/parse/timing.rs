@@ -32,7 +32,7 @@ pub(super) struct RetryTable {
 
 impl<'t> Reader<'t> {
     /// A duration of a millisecond or more.
-    pub(super) fn duration(&mut self, field: &Field<'t>) -> Option<Duration> {
+    pub(crate) fn duration(&mut self, field: &Field<'t>) -> Option<Duration> {
         let duration = self.duration_or_none(field)?;
         if duration < SHORTEST {
             self.invalid(
@@ -46,7 +46,7 @@ impl<'t> Reader<'t> {
     }
 
     /// A duration that may be zero.
-    pub(super) fn duration_or_none(&mut self, field: &Field<'t>) -> Option<Duration> {
+    pub(crate) fn duration_or_none(&mut self, field: &Field<'t>) -> Option<Duration> {
         let name = field.name;
         let Some(text) = field.value.get_ref().as_str() else {
             let example = match field.value.get_ref().as_integer() {
