@@ -121,7 +121,7 @@ pub enum Execute {
     /// Sends a command; a participant answers.
     Command(Box<Request>),
     /// Publishes an event; nobody answers.
-    Publish(Event),
+    Publish(Box<Event>),
     /// Waits for a signal or an event.
     Wait(Wait),
     /// Runs a saga of another definition.
@@ -209,7 +209,7 @@ pub enum Awaited {
     /// A signal of this name.
     Signal(Arc<str>),
     /// An event of another service.
-    Event(Pattern),
+    Event(Box<Pattern>),
 }
 
 /// A saga that a step runs.

@@ -41,7 +41,10 @@ pub struct Template {
 enum TemplateForm {
     /// No template in it.
     Literal(Value),
-    Compiled(Form),
+    Compiled {
+        form: Form,
+        source: Box<str>,
+    },
 }
 
 /// A bare expression, compiled: `when`.
@@ -49,6 +52,7 @@ enum TemplateForm {
 pub struct Expression {
     term: Term,
     references: Vec<Reference>,
+    source: Box<str>,
 }
 
 /// A JSON value with templates in it.
@@ -169,7 +173,7 @@ impl Template {
             return Ok(Template::literal(source.into()));
         }
         let (form, references) = compile::template(source)?;
-        Ok(Template { form: TemplateForm::Compiled(form), references })
+        Ok(Template { form: TemplateForm::Compiled { form, source: source.into() }, references })
     }
 
     /// One that always yields `value`.
@@ -189,7 +193,15 @@ impl Template {
     pub fn render(&self, scope: &Scope) -> Result<Value, TemplateError> {
         match &self.form {
             TemplateForm::Literal(value) => Ok(value.clone()),
-            TemplateForm::Compiled(form) => render::form(form, scope),
+            TemplateForm::Compiled { form, .. } => render::form(form, scope),
+        }
+    }
+
+    /// As written.
+    pub fn source(&self) -> Value {
+        match &self.form {
+            TemplateForm::Literal(value) => value.clone(),
+            TemplateForm::Compiled { source, .. } => Value::from(&**source),
         }
     }
 }
@@ -206,7 +218,12 @@ impl Expression {
     /// A syntax error, or a name that is never in scope; for a person.
     pub fn compile(source: &str) -> Result<Expression, TemplateError> {
         let (term, references) = compile::expression(source)?;
-        Ok(Expression { term, references })
+        Ok(Expression { term, references, source: source.into() })
+    }
+
+    /// As written.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// All that it reads.
@@ -238,6 +255,18 @@ impl Body {
             Body::Object(fields) => {
                 let fields = fields.iter().map(|(name, field)| Ok((name.clone(), field.render(scope)?)));
                 fields.collect::<Result<_, _>>().map(Value::Object)
+            }
+        }
+    }
+
+    /// As written.
+    pub fn source(&self) -> Value {
+        match self {
+            Body::Literal(value) => value.clone(),
+            Body::Template(template) => template.source(),
+            Body::Array(items) => items.iter().map(Body::source).collect(),
+            Body::Object(fields) => {
+                Value::Object(fields.iter().map(|(name, field)| (name.clone(), field.source())).collect())
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use sagad::core::id::SagaId;
 use sagad::core::saga::{Failure, Reason, SagaError};
-use sagad::core::template::{Expression, ReplyView, SagaView, Scope, StepView, Template};
+use sagad::core::template::{Body, Expression, ReplyView, SagaView, Scope, StepView, Template};
 use sagad::core::time::Time;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -349,4 +349,15 @@ fn the_documented_filters_and_tests_are_those_there_are() {
     };
     fails("{{ input | qqqqqqqqqq }}", json!({}), &format!("there are {}", listed("- Filters: ")));
     fails("{{ input is qqqqqqqqqq }}", json!({}), &format!("there are {}", listed("- Tests, after `is`: ")));
+}
+
+#[test]
+fn what_was_compiled_is_still_there_as_written() {
+    assert_eq!(Template::compile("{{ input.a|int }}").unwrap().source(), json!("{{ input.a|int }}"));
+    assert_eq!(Template::compile("plain").unwrap().source(), json!("plain"));
+    assert_eq!(Expression::compile("input.a >  1").unwrap().source(), "input.a >  1");
+    let template = |source| Body::Template(Template::compile(source).unwrap());
+    let body =
+        Body::Object([("a".into(), Body::Array(vec![template("{{ input }}"), Body::Literal(json!(1.50))]))].into());
+    assert_eq!(body.source(), json!({"a": ["{{ input }}", 1.50]}));
 }
