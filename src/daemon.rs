@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Access, Api, BindError, Server, router, starting};
 use crate::broker::amqp::{Amqp, BrokerMisconfigured, Stop};
+use crate::broker::listening;
 use crate::broker::message::Delivery;
 use crate::broker::names::Names;
 use crate::broker::publisher;
@@ -114,8 +115,9 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     opened.cancel();
     health.up(Part::Store);
     let signer = Signer::new(&store.secret().await?);
-    let definitions = Definitions::new(config.definitions.path.clone(), store.clone()).checked_against(plan.clone());
-    let definitions = Arc::new(definitions);
+    let (listener, listening) = listening::channel();
+    let definitions = Definitions::new(config.definitions.path.clone(), store.clone());
+    let definitions = Arc::new(definitions.checked_against(plan.clone()).heard_by(listener));
     load(&definitions).await?;
 
     let names = Names::new(config.broker.prefix.clone());
@@ -158,6 +160,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let amqp = Amqp {
         broker: config.broker.clone(),
         plan,
+        listening,
         deliveries,
         publications,
         published,
@@ -252,6 +255,7 @@ async fn load(definitions: &Definitions<SqlStore>) -> Result<(), ServeError> {
             Ok(())
         }
         Err(LoadError::Files(folder)) => Err(ServeError::Definitions(watch::summary(&folder))),
+        Err(LoadError::Unheard(conflicts)) => Err(BrokerMisconfigured::Topology(conflicts).into()),
         Err(LoadError::Store(error)) => Err(error.into()),
     }
 }

@@ -15,10 +15,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 pub use self::folder::{File, Folder, read};
-use crate::broker::topology::TopologyPlan;
+use crate::broker::listening::Listener;
+use crate::broker::topology::{Conflict, TopologyPlan};
 use crate::core::definition::Definition;
 use crate::core::parse::parse;
 use crate::store::{Source, Store, StoreError};
+use crate::subscriptions::heard;
 
 /// One revision of a definition.
 #[derive(Debug)]
@@ -50,6 +52,9 @@ pub enum LoadError {
     /// Something is wrong with at least one file.
     #[error("{} of the definitions' files can't be used", .0.files.iter().filter(|file| !file.diagnostics.is_empty()).count())]
     Files(Folder),
+    /// The broker does not let them listen to what they want to hear.
+    #[error("the definitions listen to what they can't hear:\n{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Unheard(Vec<Conflict>),
     /// The database did not keep a revision.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -65,6 +70,8 @@ pub struct Definitions<S> {
     store: S,
     /// What the commands of definitions are held against; `None`: they are not.
     topology: Option<TopologyPlan>,
+    /// Told which events of other services they listen to; `None`: nobody is.
+    listener: Option<Listener>,
     current: ArcSwap<ByName>,
     /// Every revision that was asked for. Bounded by the number of revisions with sagas under way.
     pinned: ArcSwap<ByRevision>,
@@ -81,6 +88,7 @@ impl<S: Store> Definitions<S> {
             path,
             store,
             topology: None,
+            listener: None,
             current: ArcSwap::default(),
             pinned: ArcSwap::default(),
             changing: Mutex::default(),
@@ -93,6 +101,11 @@ impl<S: Store> Definitions<S> {
         Definitions { topology: Some(topology), ..self }
     }
 
+    /// Has `listener` listen, from each reload on, to the events that they want to hear.
+    pub fn heard_by(self, listener: Listener) -> Definitions<S> {
+        Definitions { listener: Some(listener), ..self }
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path
@@ -101,7 +114,7 @@ impl<S: Store> Definitions<S> {
     /// Reads the folder again; all of it takes effect, or nothing.
     ///
     /// # Errors
-    /// Every problem of every file, or what the database says.
+    /// Every problem of every file, every exchange that can't be listened to, or what the database says.
     pub async fn reload(&self) -> Result<(Changes, Folder), LoadError> {
         let _one_at_a_time = self.reloading.lock().await;
         let (path, topology) = (self.path.clone(), self.topology.clone());
@@ -127,6 +140,10 @@ impl<S: Store> Definitions<S> {
             let pinned = Arc::new(Pinned { revision, definition, source });
             self.keep_pinned(&name, &pinned);
             now.insert(name, pinned);
+        }
+        if let Some(listener) = &self.listener {
+            let heard = heard(now.values().map(|pinned| &pinned.definition));
+            listener.listen(heard).await.map_err(LoadError::Unheard)?;
         }
         changes.removed.extend(before.keys().filter(|name| !now.contains_key(*name)).map(ToString::to_string));
         self.current.store(Arc::new(now));

@@ -26,6 +26,7 @@ pub mod outbox;
 pub mod report;
 pub mod routing;
 pub mod store;
+pub mod subscriptions;
 pub mod telemetry;
 pub mod timers;
 pub mod wire;

@@ -12,6 +12,7 @@ use super::path::NamePath;
 use super::problem::{Answer, Flaw, Kind, Problem};
 use super::view::At;
 use super::{Actor, Api, Page};
+use crate::broker::topology::Conflict;
 use crate::core::definition::{Command, Definition, Events, KeyReuse, OnCompensationFailure, Priority};
 use crate::core::diagnostic::Severity;
 use crate::definitions::{Folder, LoadError, Pinned};
@@ -159,6 +160,11 @@ pub(super) async fn reload<S: Store>(State(api): State<Arc<Api<S>>>, actor: Acto
             Ok(super::json(StatusCode::OK, &answer))
         }
         Err(LoadError::Store(error)) => Err(error.into()),
+        Err(LoadError::Unheard(conflicts)) => {
+            let flaw = |conflict: &Conflict| Flaw { pointer: None, parameter: None, detail: conflict.to_string() };
+            let detail = "the definitions listen to what they can't hear; what was loaded before stays in use";
+            Err(Problem::new(Kind::InvalidDefinitions, detail).with_errors(conflicts.iter().map(flaw).collect()))
+        }
         Err(LoadError::Files(folder)) => {
             let errors = findings(&folder, Severity::Error);
             let detail = format!("{} errors in the definitions; what was loaded before stays in use", errors.len());

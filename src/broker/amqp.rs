@@ -4,7 +4,7 @@
 //! epoch as a whole, and after a pause the next one begins from the start, so there is one way in and no half-recovered state:
 //!
 //! ```text
-//!   connect ─> declare, verify ─> consume ─> publish what the last epoch left unconfirmed ─> publish
+//!   connect ─> declare, verify, bind ─> consume ─> publish what the last epoch left unconfirmed ─> publish
 //!      ^                                                                                        │
 //!      └───────────────────────────── pause <── anything breaks ────────────────────────────────┘
 //!
@@ -21,6 +21,7 @@ mod connect;
 mod consume;
 mod convert;
 mod declare;
+mod listen;
 mod publish;
 mod sieve;
 
@@ -29,6 +30,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::broker::listening::Listening;
 use crate::broker::message::{Delivery, Published};
 use crate::broker::names::Names;
 use crate::broker::publisher::Publications;
@@ -37,6 +39,7 @@ use crate::config::BrokerConfig;
 use crate::health::{Health, Part};
 use connect::Broker;
 use consume::Consumers;
+use listen::Ear;
 use publish::Outbound;
 
 /// The pause after the first broken epoch; each one after it is twice as long.
@@ -55,6 +58,8 @@ pub struct Amqp {
     pub broker: BrokerConfig,
     /// What must exist there.
     pub plan: TopologyPlan,
+    /// Which events of other services to listen to; may change at any time.
+    pub listening: Listening,
     /// Where deliveries go; a full channel slows consuming.
     pub deliveries: mpsc::Sender<Delivery>,
     /// What to publish.
@@ -108,13 +113,14 @@ impl Amqp {
     /// What must be changed, if the broker is found to be misconfigured before the link was up for the first time. Later the link waits for
     /// someone to mend it, as the sagas in hand can't be taken elsewhere.
     pub async fn run(self) -> Result<(), BrokerMisconfigured> {
-        let Amqp { broker: config, plan, deliveries, publications, published, health, stop } = self;
+        let Amqp { broker: config, plan, listening, deliveries, publications, published, health, stop } = self;
         let broker = Broker::parse(&config).map_err(BrokerMisconfigured::Url)?;
         let mut link = Link {
             broker,
             names: Names::new(config.prefix),
             prefetch: config.prefetch,
             plan,
+            listening,
             deliveries,
             outbound: Outbound::new(publications, published),
             health,
@@ -125,7 +131,9 @@ impl Amqp {
         let mut told = String::new();
         loop {
             let began = Instant::now();
-            let why = match link.epoch().await {
+            let end = link.epoch().await;
+            link.listening.down();
+            let why = match end {
                 End::Stopped => return Ok(()),
                 End::Misconfigured(what) if !link.was_up => return Err(what),
                 End::Misconfigured(what) => what.to_string(),
@@ -155,6 +163,7 @@ struct Link {
     names: Names,
     prefetch: u16,
     plan: TopologyPlan,
+    listening: Listening,
     deliveries: mpsc::Sender<Delivery>,
     outbound: Outbound,
     health: Health,
@@ -166,30 +175,38 @@ impl Link {
     async fn epoch(&mut self) -> End {
         let stop = self.stop.all.clone();
         let set_up = self.set_up();
-        let (publishing, consuming, consumers) = tokio::select! {
+        let (publishing, consuming, consumers, ear) = tokio::select! {
             () = stop.cancelled() => return End::Stopped,
             parts = set_up => match parts {
                 Ok(parts) => parts,
                 Err(end) => return end,
             },
         };
-        let end = self.work(&publishing, consumers).await;
+        let end = self.work(&publishing, &consuming, consumers, ear).await;
         connect::close(publishing).await;
         connect::close(consuming).await;
         end
     }
 
     /// Connects, sees to the topology and begins to consume.
-    async fn set_up(&self) -> Result<(lapin::Connection, lapin::Connection, Consumers), End> {
+    async fn set_up(&mut self) -> Result<(lapin::Connection, lapin::Connection, Consumers, Ear), End> {
         let mut publishing = self.broker.connect("publish").await?;
         declare::prepare(&self.broker, &mut publishing, &self.plan).await?;
+        let mut ear = Ear::new(&self.names, self.plan.mode);
+        ear.open(&publishing, &mut self.listening).await?;
         let consuming = self.broker.connect("consume").await?;
         let consumers = consume::start(&consuming, self).await?;
-        Ok((publishing, consuming, consumers))
+        Ok((publishing, consuming, consumers, ear))
     }
 
     /// Publishes and consumes until something breaks or it is over.
-    async fn work(&mut self, publishing: &lapin::Connection, mut consumers: Consumers) -> End {
+    async fn work(
+        &mut self,
+        publishing: &lapin::Connection,
+        consuming: &lapin::Connection,
+        mut consumers: Consumers,
+        mut ear: Ear,
+    ) -> End {
         let (blocked, is_blocked) = watch::channel(false);
         let watching = connect::watch(publishing, &self.health, blocked);
         self.health.up(Part::Broker);
@@ -204,6 +221,8 @@ impl Link {
                 end = &mut publish => Err(end),
                 why = watching => Ok(why),
                 why = consumers.broken() => Ok(why),
+                // A broker that takes no messages takes bindings yet, on the connection that publishes none.
+                why = ear.follow(consuming, &mut self.listening) => Ok(why),
             };
             match why {
                 Err(end) => end,

@@ -96,11 +96,18 @@ pub enum Inbox {
     Dead,
     /// Wake-ups from the delay queues.
     WakeUps,
+    /// Signals for sagas.
+    Signals,
+    /// Events of other services, heard on their exchanges.
+    Events,
+    /// Orders of sagas to their child sagas.
+    Children,
 }
 
 impl Inbox {
     /// All of them.
-    pub const ALL: [Inbox; 4] = [Inbox::Replies, Inbox::Starts, Inbox::Dead, Inbox::WakeUps];
+    pub const ALL: [Inbox; 7] =
+        [Inbox::Replies, Inbox::Starts, Inbox::Dead, Inbox::WakeUps, Inbox::Signals, Inbox::Events, Inbox::Children];
 
     /// The word in names, columns and metrics.
     pub fn as_str(self) -> &'static str {
@@ -109,6 +116,10 @@ impl Inbox {
             Inbox::Starts => "start",
             Inbox::Dead => "dead",
             Inbox::WakeUps => "wakeups",
+            Inbox::Signals => "signals",
+            // `sagad.events` is the exchange of sagad's own events.
+            Inbox::Events => "heard",
+            Inbox::Children => "children",
         }
     }
 }

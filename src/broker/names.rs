@@ -20,7 +20,7 @@ impl Names {
         Names { prefix: prefix.into() }
     }
 
-    /// The queue of an inbox: `sagad.replies`, `sagad.start`, `sagad.dead`, `sagad.wakeups`.
+    /// The queue of an inbox: `sagad.replies`, `sagad.start`, `sagad.heard`, ….
     pub fn queue(&self, inbox: Inbox) -> String {
         format!("{}.{}", self.prefix, inbox.as_str())
     }
@@ -43,6 +43,11 @@ impl Names {
     /// Topic: where queues dead-letter to.
     pub fn dead_exchange(&self) -> String {
         format!("{}.dead", self.prefix)
+    }
+
+    /// Topic: signals, by their names.
+    pub fn signals_exchange(&self) -> String {
+        format!("{}.signals", self.prefix)
     }
 
     /// Topic: lifecycle events.

@@ -4,7 +4,8 @@
 //! ```text
 //!   sagad.start (direct) ──alternate──> sagad.start.unknown (fanout) ──> sagad.start
 //!   sagad.dead (topic) ──#──> sagad.dead                sagad.events (topic)
-//!   default exchange ──> sagad.replies, sagad.wakeups, sagad.delay.100 … sagad.delay.13107200
+//!   sagad.signals (topic) ──#──> sagad.signals          exchanges of other services ──[listening]──> sagad.heard
+//!   default exchange ──> sagad.replies, sagad.children, sagad.wakeups, sagad.delay.100 … sagad.delay.13107200
 //!   sagad.delay.* ──expired──> default exchange ──> sagad.wakeups
 //! ```
 
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 pub use conflict::Conflict;
+pub use routes::topic_takes;
 
 use crate::broker::message::Inbox;
 use crate::broker::names::Names;
@@ -226,12 +228,14 @@ fn own(names: &Names, queue_type: QueueType, mode: TopologyMode) -> TopologyPlan
             exchange(names.start_exchange(), "direct", &start),
             exchange(names.unknown_start_exchange(), "fanout", &[]),
             exchange(names.dead_exchange(), "topic", &[]),
+            exchange(names.signals_exchange(), "topic", &[]),
             exchange(names.events_exchange(), "topic", &[]),
         ],
         queues: inboxes.chain(delays).collect(),
         bindings: vec![
             bind(Inbox::Starts, names.unknown_start_exchange(), ""),
             bind(Inbox::Dead, names.dead_exchange(), "#"),
+            bind(Inbox::Signals, names.signals_exchange(), "#"),
         ],
     }
 }

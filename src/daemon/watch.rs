@@ -70,6 +70,9 @@ async fn reload<S: Store>(definitions: &Definitions<S>) {
             let errors = summary(&folder);
             tracing::error!("the changed definitions have errors, the old ones stay in use:\n{errors}");
         }
+        Err(error @ crate::definitions::LoadError::Unheard(_)) => {
+            tracing::error!("{error}\nthe old definitions stay in use");
+        }
         Err(error) => tracing::error!(%error, "the changed definitions could not be stored, the old ones stay in use"),
     }
 }

@@ -52,6 +52,7 @@ pub fn read(signer: &Signer, message: &Incoming, max_message: usize, id: SagaId)
         Inbox::Starts => start(message, max_message, id),
         Inbox::Dead => dead(signer, message),
         Inbox::WakeUps => wake_up(message),
+        Inbox::Signals | Inbox::Events | Inbox::Children => unplaceable("unwanted", "nothing here waits for it"),
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sagad::broker::amqp::{Amqp, BrokerMisconfigured, Stop};
+use sagad::broker::listening::{self, Listener};
 use sagad::broker::message::{Delivery, Outgoing, Properties, Publication, Published};
 use sagad::broker::publisher::{self, Publisher};
 use sagad::broker::topology::TopologyPlan;
@@ -29,6 +30,7 @@ struct Link {
     deliveries: mpsc::Receiver<Delivery>,
     publisher: Publisher,
     published: mpsc::Receiver<Vec<Published>>,
+    listener: Listener,
     /// Told one by one; the rest of the last batch.
     told: std::collections::VecDeque<Published>,
     health: Health,
@@ -42,11 +44,13 @@ impl Link {
         let (deliveries_in, deliveries) = mpsc::channel(4096);
         let (published_in, published) = mpsc::channel(64);
         let (publisher, publications) = publisher::channel();
+        let (listener, listening) = listening::channel();
         let health = Health::new();
         let stop = Stop::default();
         let amqp = Amqp {
             broker,
             plan,
+            listening,
             deliveries: deliveries_in,
             publications,
             published: published_in,
@@ -54,7 +58,7 @@ impl Link {
             stop: stop.clone(),
         };
         let task = tokio::spawn(amqp.run());
-        Link { deliveries, publisher, published, told: Default::default(), health, stop, task }
+        Link { deliveries, publisher, published, listener, told: Default::default(), health, stop, task }
     }
 
     /// Waits until it is up.

@@ -16,8 +16,8 @@ enum Request<'a> {
     Exchange(&'a ExchangePlan),
     Queue(&'a QueuePlan),
     Binding(&'a BindingPlan),
-    /// Whether an exchange is there that someone else declares.
-    Source(&'a BindingPlan),
+    /// Whether an exchange of this name is there, whatever its type.
+    Source(&'a str),
 }
 
 /// A refusal, or the end.
@@ -48,7 +48,7 @@ pub(super) async fn prepare(broker: &Broker, connection: &mut Connection, plan: 
         let request = match plan.mode {
             // A binding can't be seen, only its source.
             TopologyMode::Verify if plan.exchanges.iter().any(|known| known.name == binding.source) => continue,
-            TopologyMode::Verify => Request::Source(binding),
+            TopologyMode::Verify => Request::Source(&binding.source),
             _ if conflicts.concern(binding) => continue,
             _ => Request::Binding(binding),
         };
@@ -75,7 +75,7 @@ pub(super) fn refusal(error: &lapin::Error) -> Option<(u16, String)> {
     (lasting && !passes).then(|| (why.get_id(), text))
 }
 
-fn exchange_object(name: &str) -> String {
+pub(super) fn exchange_object(name: &str) -> String {
     format!("exchange `{name}`")
 }
 
@@ -166,9 +166,9 @@ async fn send(channel: &Channel, request: &Request<'_>, passive: bool) -> Result
             let arguments = table(&exchange.arguments)?;
             channel.exchange_declare(name(&exchange.name)?, kind, declare_exchange, arguments).await
         }
-        Request::Source(binding) => {
+        Request::Source(exchange) => {
             let passive = ExchangeDeclareOptions { passive: true, ..declare_exchange };
-            channel.exchange_declare(name(&binding.source)?, ExchangeKind::Direct, passive, FieldTable::default()).await
+            channel.exchange_declare(name(exchange)?, ExchangeKind::Direct, passive, FieldTable::default()).await
         }
         Request::Queue(queue) => {
             channel.queue_declare(name(&queue.name)?, declare_queue, table(&queue.arguments)?).await.map(drop)

@@ -77,10 +77,15 @@ impl ExchangePlan {
         match kind.as_str() {
             "direct" => Some(pattern == routing_key),
             "fanout" => Some(true),
-            "topic" => Some(matches(&words(pattern), &words(routing_key))),
+            "topic" => Some(topic_takes(pattern, routing_key)),
             _ => None,
         }
     }
+}
+
+/// Whether a binding with `pattern` to a topic exchange takes `routing_key`.
+pub fn topic_takes(pattern: &str, routing_key: &str) -> bool {
+    matches(&words(pattern), &words(routing_key))
 }
 
 /// An empty key has no words; any other has one more than it has dots.

@@ -4,6 +4,7 @@ use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use sagad::broker::amqp::BrokerMisconfigured;
+use sagad::broker::listening::Heard;
 use sagad::broker::message::Inbox;
 use sagad::broker::names::Names;
 use sagad::config::{BrokerConfig, Queue, QueueType, Topology, TopologyMode};
@@ -140,8 +141,8 @@ async fn verify_tells_all_that_is_missing_and_declares_nothing() {
     };
     let told = told(&Link::start(scope.config(), &topology).misconfigured().await);
     let prefix = scope.prefix();
-    // sagad's own: 4 exchanges, 4 inboxes, 18 rungs; the configuration's: an exchange, a queue, and the source of a binding.
-    assert_eq!(told.len(), 4 + 4 + 18 + 3, "{told:#?}");
+    // sagad's own: 5 exchanges, 7 inboxes, 18 rungs; the configuration's: an exchange, a queue, and the source of a binding.
+    assert_eq!(told.len(), 5 + 7 + 18 + 3, "{told:#?}");
     for object in
         [format!("exchange `{prefix}.start`"), format!("queue `{prefix}.delay.100`"), format!("queue `{missing}`")]
     {
@@ -211,5 +212,97 @@ async fn a_conflict_found_later_is_waited_out_without_publishing() {
     link.up().await;
     link.next().await;
     client.wait_for(&orders, 1).await;
+    link.stop().await;
+}
+
+fn heard(pairs: &[(&str, &str)]) -> Heard {
+    let by = || ["order".to_owned()].into();
+    pairs.iter().map(|(exchange, key)| (((*exchange).to_owned(), (*key).to_owned()), by())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_others_are_heard_at_once_and_after_every_reconnect() {
+    let scope = Scope::new(rabbitmq::shared().await);
+    let client = scope.client().await;
+    let [shop, stock] = ["shop", "stock"].map(|name| scope.name(name));
+    declare_exchange(&client, &shop, ExchangeKind::Topic).await;
+    // One that the configuration declares is there in time.
+    let topology = Topology { exchanges: vec![exchange(&stock, "topic")], ..Topology::default() };
+    let mut link = Link::start(scope.config(), &topology);
+    link.listener.listen(heard(&[(&shop, "order.*")])).await.expect("nothing is refused yet");
+    link.up().await;
+    client.publish(&shop, "order.placed", Default::default(), b"1").await;
+    let first = link.delivery().await;
+    let message = &first.message;
+    assert_eq!(
+        (message.queue, message.exchange.as_str(), message.routing_key.as_str()),
+        (Inbox::Events, shop.as_str(), "order.placed")
+    );
+    first.receipt.ack();
+
+    let both = heard(&[(&shop, "order.*"), (&stock, "#.reserved")]);
+    link.listener.listen(both.clone()).await.expect("bound while the link is up");
+    client.publish(&stock, "goods.reserved", Default::default(), b"2").await;
+    let second = link.delivery().await;
+    assert_eq!(second.message.exchange, stock);
+    second.receipt.ack();
+
+    let missing = scope.name("missing");
+    let mut wider = both.clone();
+    wider.extend(heard(&[(&missing, "a"), (&missing, "b")]));
+    let refused = link.listener.listen(wider).await.expect_err("the exchange does not exist");
+    let told: Vec<String> = refused.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 1, "one for each object: {told:?}");
+    let expected = format!("exchange `{missing}`: it does not exist, and `order` listens to it;");
+    assert!(told[0].starts_with(&expected), "{told:?}");
+
+    // The queue is gone with its bindings, which ends the epoch: the next one has them all again.
+    let queue = Names::new(scope.prefix()).queue(Inbox::Events);
+    client.channel.queue_delete(queue.as_str().into(), Default::default()).await.expect("deleted");
+    link.down().await;
+    link.up().await;
+    client.publish(&stock, "reserved", Default::default(), b"3").await;
+    client.publish(&shop, "order.placed.twice", Default::default(), b"unheard").await;
+    client.publish(&shop, "order.shipped", Default::default(), b"4").await;
+    for body in [b"3", b"4"] {
+        let delivery = link.delivery().await;
+        assert_eq!(&delivery.message.body[..], body);
+        delivery.receipt.ack();
+    }
+    link.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_wants_to_hear_an_exchange_that_is_missing_does_not_start() {
+    for mode in [TopologyMode::Declare, TopologyMode::Verify] {
+        let scope = Scope::new(rabbitmq::shared().await);
+        let there = scope.name("there");
+        declare_exchange(&scope.client().await, &there, ExchangeKind::Topic).await;
+        let declared = Link::start(scope.config(), &Topology::default());
+        declared.up().await;
+        declared.stop().await;
+        let topology = Topology { mode, ..Topology::default() };
+        let link = Link::start(scope.config(), &topology);
+        let [one, other] = ["one", "other"].map(|name| scope.name(name));
+        let wanted = heard(&[(&one, "a"), (&one, "b"), (&other, "a"), (&there, "a")]);
+        link.listener.listen(wanted).await.expect("nothing is refused yet");
+        let told = told(&link.misconfigured().await);
+        assert_eq!(told.len(), 2, "one for each object: {told:?}");
+        for (told, exchange) in told.iter().zip([one, other]) {
+            assert!(told.starts_with(&format!("exchange `{exchange}`: it does not exist")), "{told}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_needs_a_routing_key_only() {
+    let scope = Scope::new(rabbitmq::shared().await);
+    let mut link = Link::start(scope.config(), &Topology::default());
+    link.up().await;
+    let exchange = Names::new(scope.prefix()).signals_exchange();
+    scope.client().await.publish(&exchange, "approved.by.all", Default::default(), b"{}").await;
+    let delivery = link.delivery().await;
+    assert_eq!((delivery.message.queue, delivery.message.routing_key.as_str()), (Inbox::Signals, "approved.by.all"));
+    delivery.receipt.ack();
     link.stop().await;
 }
