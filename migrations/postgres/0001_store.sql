@@ -14,8 +14,12 @@ CREATE TABLE sagas (
     status          smallint NOT NULL,
     previous_status smallint,                   -- before the last transition: what `counters` has to take back
     priority        smallint NOT NULL,
+    held            smallint,                   -- waits to be let in: 1 for its turn, 2 behind a lock that was taken
+    itemized        smallint NOT NULL DEFAULT 0, -- 1: it has rows in `items`
+    parent          uuid,                       -- the saga that it is a step of
     definition      text     NOT NULL,
     key             text,
+    lock_key        text,                       -- while it is held: the lock that it needs
     state           bytea    NOT NULL,
     input           bytea    NOT NULL
 -- Room for a new version of a row beside the old one.
@@ -30,6 +34,9 @@ CREATE INDEX sagas_due ON sagas (due_slot) WHERE due_slot IS NOT NULL;
 CREATE INDEX sagas_status ON sagas (status, id);
 CREATE INDEX sagas_definition ON sagas (definition, status, id);
 CREATE INDEX sagas_key ON sagas (key) WHERE key IS NOT NULL;
+-- Who is let in next, and who is next at each lock.
+CREATE INDEX sagas_turn ON sagas (definition, priority DESC, id) WHERE held = 1;
+CREATE INDEX sagas_behind ON sagas (definition, lock_key, priority DESC, id) WHERE held = 2;
 
 -- One row a transition; `entries` is a JSON array.
 CREATE TABLE journal (
@@ -40,6 +47,17 @@ CREATE TABLE journal (
     entries   bytea  NOT NULL,
     PRIMARY KEY (saga_id, version)
 );
+
+-- The elements of foreach steps, in chunks, so that a transition writes only the chunk that changed.
+CREATE TABLE items (
+    saga_id uuid   NOT NULL,
+    version bigint NOT NULL,                    -- of the saga, when the chunk was last written
+    step    bigint NOT NULL,
+    chunk   bigint NOT NULL,                    -- -1: the list of the elements themselves
+    state   bytea  NOT NULL,
+    PRIMARY KEY (saga_id, step, chunk)
+) WITH (fillfactor = 80);
+ALTER TABLE items ALTER COLUMN state SET STORAGE EXTERNAL;
 
 -- Messages that the broker has not confirmed.
 CREATE TABLE outbox (
@@ -57,15 +75,19 @@ ALTER TABLE outbox ALTER COLUMN body SET STORAGE EXTERNAL;
 
 CREATE INDEX outbox_leased_until ON outbox (leased_until, id);
 
--- What only one saga may hold. Kind: 1 business key, 2 idempotency key of a start.
+-- What only one saga may hold. Kind: 1 business key, 2 idempotency key of a start, 3 lock, 4 one of the slots for running
+-- sagas. Those of kind 2 outlive their saga.
 CREATE TABLE claims (
     saga_id    uuid     NOT NULL,
     previous   uuid     NOT NULL,               -- the saga it was taken over from; zeros: none
     kind       smallint NOT NULL,
+    status     smallint,                        -- the last one that is known of a saga that may be gone
     definition text     NOT NULL,
     token      text     NOT NULL,
     PRIMARY KEY (definition, kind, token)
 );
+-- Business keys are found by their saga's.
+CREATE INDEX claims_saga ON claims (saga_id) WHERE kind <> 1;
 
 -- Every text that a definition has had.
 CREATE TABLE definitions (

@@ -10,6 +10,10 @@ CREATE TABLE sagas (
     status          INTEGER NOT NULL,
     previous_status INTEGER,                    -- before the last transition: what `counters` has to take back
     priority        INTEGER NOT NULL,
+    held            INTEGER,                    -- waits to be let in: 1 for its turn, 2 behind a lock that was taken
+    lock_key        TEXT,                       -- while it is held: the lock that it needs
+    itemized        INTEGER NOT NULL DEFAULT 0, -- 1: it has rows in `items`
+    parent          BLOB,                       -- the saga that it is a step of
     due             INTEGER,                    -- when its next timer is due
     due_slot        INTEGER,                    -- due >> 10
     created_at      INTEGER NOT NULL,
@@ -26,6 +30,9 @@ CREATE INDEX sagas_due ON sagas (due_slot) WHERE due_slot IS NOT NULL;
 CREATE INDEX sagas_status ON sagas (status, id);
 CREATE INDEX sagas_definition ON sagas (definition, status, id);
 CREATE INDEX sagas_key ON sagas (key) WHERE key IS NOT NULL;
+-- Who is let in next, and who is next at each lock.
+CREATE INDEX sagas_turn ON sagas (definition, priority DESC, id) WHERE held = 1;
+CREATE INDEX sagas_behind ON sagas (definition, lock_key, priority DESC, id) WHERE held = 2;
 
 -- One row a transition; `entries` is a JSON array.
 CREATE TABLE journal (
@@ -35,6 +42,16 @@ CREATE TABLE journal (
     at        INTEGER NOT NULL,
     entries   BLOB    NOT NULL,
     PRIMARY KEY (saga_id, version)
+) STRICT;
+
+-- The elements of foreach steps, in chunks, so that a transition writes only the chunk that changed.
+CREATE TABLE items (
+    saga_id BLOB    NOT NULL,
+    step    INTEGER NOT NULL,
+    chunk   INTEGER NOT NULL,                   -- -1: the list of the elements themselves
+    version INTEGER NOT NULL,                   -- of the saga, when the chunk was last written
+    state   BLOB    NOT NULL,
+    PRIMARY KEY (saga_id, step, chunk)
 ) STRICT;
 
 -- Messages that the broker has not confirmed.
@@ -51,15 +68,19 @@ CREATE TABLE outbox (
 
 CREATE INDEX outbox_leased_until ON outbox (leased_until, id);
 
--- What only one saga may hold. Kind: 1 business key, 2 idempotency key of a start.
+-- What only one saga may hold. Kind: 1 business key, 2 idempotency key of a start, 3 lock, 4 one of the slots for running
+-- sagas. Those of kind 2 outlive their saga.
 CREATE TABLE claims (
     definition TEXT    NOT NULL,
     kind       INTEGER NOT NULL,
     token      TEXT    NOT NULL,
     saga_id    BLOB    NOT NULL,
     previous   BLOB    NOT NULL,                -- the saga it was taken over from; zeros: none
+    status     INTEGER,                         -- the last one that is known of a saga that may be gone
     PRIMARY KEY (definition, kind, token)
 ) STRICT, WITHOUT ROWID;
+-- Business keys are found by their saga's.
+CREATE INDEX claims_saga ON claims (saga_id) WHERE kind <> 1;
 
 -- Every text that a definition has had.
 CREATE TABLE definitions (

@@ -61,7 +61,7 @@ pub(super) struct Round {
     broken: BTreeMap<SagaId, (StoredSaga, String)>,
     /// Which saga each claim of a start leads to.
     held: BTreeMap<Claim, (SagaId, Status)>,
-    joined: Vec<(Claim, SagaId)>,
+    joined: Vec<(Claim, SagaId, Status)>,
     dead_letters: Vec<DeadLetter>,
 }
 
@@ -279,7 +279,7 @@ impl Round {
                 Some((holder, status)) => {
                     // Whoever asks again with the same idempotency key is answered alike, whatever becomes of the business key.
                     let starts = claims.into_iter().filter(|(claim, _)| claim.kind == ClaimKind::Start);
-                    self.joined.extend(starts.map(|(claim, _)| (claim, holder)));
+                    self.joined.extend(starts.map(|(claim, _)| (claim, holder, status)));
                     let about = self.sagas.contains_key(&holder).then_some(holder);
                     let started = Started { saga: holder, status, created: false };
                     return Outcome::Start { about, result: Ok(started) };
@@ -310,9 +310,9 @@ impl Round {
             priority: decision.saga.priority,
             input: encode(&*asked.input),
             created_at: self.now,
-            claims,
+            parent: None,
         };
-        let mut work = Work::born(decision.saga.clone(), pinned, birth);
+        let mut work = Work::born(decision.saga.clone(), pinned, birth, claims);
         work.take(decision, names, signer, self.lease, self.now);
         self.sagas.insert(id, work);
         Outcome::Start { about: Some(id), result: Ok(Started { saga: id, status, created: true }) }

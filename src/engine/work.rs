@@ -9,10 +9,11 @@ use crate::broker::names::Names;
 use crate::core::apply::apply;
 use crate::core::decide::Decision;
 use crate::core::entry::Entry;
+use crate::core::id::SagaId;
 use crate::core::saga::{Saga, Status};
 use crate::core::time::Time;
 use crate::definitions::Pinned;
-use crate::store::{Birth, OutboxRow, SagaRow, SagaWrite, StoredSaga, decode_value, encode};
+use crate::store::{Birth, Claim, OutboxRow, SagaRow, SagaWrite, StoredSaga, decode_value, encode};
 use crate::wire::outgoing;
 use crate::wire::signature::Signer;
 
@@ -30,6 +31,8 @@ pub(super) struct Work {
     /// The version it had before this round.
     expected: u64,
     birth: Option<Birth>,
+    /// What it must be the only one to hold.
+    claims: Vec<(Claim, Option<SagaId>)>,
     pub(super) entries: Vec<Entry>,
     outbox: Vec<OutboxRow>,
     /// A timer was asked whether it is due: the next wait needs a wake-up even if nothing changed.
@@ -47,6 +50,7 @@ impl Work {
             input_size,
             fresh,
             birth: None,
+            claims: Vec::new(),
             entries: Vec::new(),
             outbox: Vec::new(),
             ticked: false,
@@ -54,9 +58,9 @@ impl Work {
     }
 
     /// A saga that begins.
-    pub(super) fn born(saga: Saga, pinned: Arc<Pinned>, birth: Birth) -> Work {
+    pub(super) fn born(saga: Saga, pinned: Arc<Pinned>, birth: Birth, claims: Vec<(Claim, Option<SagaId>)>) -> Work {
         let known = Work::known(saga, pinned, birth.input.len(), true);
-        Work { expected: 0, birth: Some(birth), ..known }
+        Work { expected: 0, birth: Some(birth), claims, ..known }
     }
 
     /// Takes over what was decided.
@@ -121,11 +125,15 @@ impl Work {
                 started_at: saga.started_at,
                 updated_at: now,
                 ended_at: saga.ended_at(),
+                hold: None,
             },
             birth: self.birth.take(),
             first_seq: saga.entries + 1 - self.entries.len() as u64,
             entries: encode(&self.entries),
             outbox: std::mem::take(&mut self.outbox),
+            items: Vec::new(),
+            claims: std::mem::take(&mut self.claims),
+            releases: false,
         }
     }
 
@@ -166,10 +174,14 @@ pub(super) fn quarantine(row: &StoredSaga, why: &str, now: Time) -> SagaWrite {
             started_at: None,
             updated_at: now,
             ended_at: None,
+            hold: None,
         },
         birth: None,
         first_seq: 0,
         entries: encode(&[entry]),
         outbox: Vec::new(),
+        items: Vec::new(),
+        claims: Vec::new(),
+        releases: false,
     }
 }

@@ -1,6 +1,6 @@
 //! How enums and numbers of the domain are stored. A code, once stored, keeps its meaning for ever.
 
-use super::ClaimKind;
+use super::{ClaimKind, Hold};
 use crate::broker::message::{Inbox, Properties};
 use crate::core::saga::Status;
 
@@ -27,6 +27,16 @@ pub(super) fn claim_kind(kind: ClaimKind) -> i64 {
     match kind {
         ClaimKind::Key => 1,
         ClaimKind::Start => 2,
+        ClaimKind::Lock => 3,
+        ClaimKind::Slot => 4,
+    }
+}
+
+/// Whether a saga is held, in the column of a write.
+pub(super) fn hold(hold: &Hold) -> i64 {
+    match hold {
+        Hold::On { .. } => 1,
+        Hold::Off => 0,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The write path: a batch in one transaction, with a number of statements that does not depend on its size.
 //!
 //! ```text
-//!   claims ─> births, updates ─> who was written ─> journal, outbox, counters of those
+//!   claims ─> births, updates ─> who was written ─> journal, items, outbox, counters of those, and what they release
 //!                                                   confirmed outbox rows, dead letters
 //! ```
 //! Postgres does everything after the claims in one statement: a round trip costs more than the work. SQLite does the same
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::claims::Claims;
 use super::dialect::Dialect;
-use super::parts::{Changes, count, forget, insert, journal, keep, send, update};
+use super::parts::{Changes, count, forget, insert, items, journal, keep, release, send, update};
 use super::session::{Database, Session};
 use super::statement::Statement;
 use super::{Batch, Birth, Committed, SagaWrite, StoreError};
@@ -27,7 +27,7 @@ pub(super) async fn commit(database: &Database, batch: &Batch) -> Result<Committ
     let mut writes: Vec<&SagaWrite> = batch.sagas.iter().collect();
     writes.sort_unstable_by_key(|write| write.id);
     let mut stale = HashSet::new();
-    // A birth that lost a claim leaves nothing: what it had got of its other claims is rolled back with everything else, and
+    // A write that lost a claim leaves nothing: what it had got of its other claims is rolled back with everything else, and
     // the rest of the batch is written without it. The engine looks for holders beforehand, so this is a race, and rare.
     loop {
         let (claims, lost) = Claims::of(&writes, batch, &stale);
@@ -53,7 +53,7 @@ pub(super) async fn commit(database: &Database, batch: &Batch) -> Result<Committ
 enum Outcome {
     /// Committed, with these sagas.
     Written(HashSet<Uuid>),
-    /// Rolled back, because these births lost a claim.
+    /// Rolled back, because these writes lost a claim, or had claims and were stale.
     Lost(HashSet<SagaId>),
 }
 
@@ -79,7 +79,10 @@ async fn piece_by_piece(
     let mut script = Statement::new(Dialect::Sqlite);
     script.push("BEGIN IMMEDIATE; ");
     if !claims.is_empty() {
-        claims.take(&mut script);
+        for part in claims.parts() {
+            claims.take(part, &mut script);
+            script.push("; ");
+        }
         let obtained;
         (session, obtained) = session.run(&script).await?;
         let lost = claims.lost(&obtained)?;
@@ -100,9 +103,9 @@ async fn piece_by_piece(
     let rows;
     (session, rows) = session.run(&script).await?;
     let written: HashSet<Uuid> = rows.iter().map(|row| row.uuid(0)).collect::<Result<_, _>>()?;
-    let unborn = claims.unborn(&written);
-    if !unborn.is_empty() {
-        return undo(session, unborn).await;
+    let unwritten = claims.unwritten(&written);
+    if !unwritten.is_empty() {
+        return undo(session, unwritten).await;
     }
     let writes: Vec<&SagaWrite> = writes.iter().copied().filter(|write| written.contains(&write.id.0)).collect();
 
@@ -117,6 +120,14 @@ async fn piece_by_piece(
             count(&mut script);
             script.push("; ");
         }
+    }
+    if writes.iter().any(|write| !write.items.is_empty()) {
+        items(&mut script, &writes, "true");
+        script.push("; ");
+    }
+    if writes.iter().any(|write| write.releases) {
+        release(&mut script, &writes, "true");
+        script.push("; ");
     }
     if writes.iter().any(|write| !write.outbox.is_empty()) {
         send(&mut script, &writes, "true");
@@ -146,10 +157,14 @@ async fn all_in_one(
     let transaction = !claims.is_empty();
     if transaction {
         (session, _) = session.run(&plain(Dialect::Postgres, "BEGIN")).await?;
-        let mut statement = Statement::new(Dialect::Postgres);
-        claims.take(&mut statement);
-        let obtained;
-        (session, obtained) = session.run(&statement).await?;
+        let mut obtained = Vec::new();
+        for part in claims.parts() {
+            let mut statement = Statement::new(Dialect::Postgres);
+            claims.take(part, &mut statement);
+            let rows;
+            (session, rows) = session.run(&statement).await?;
+            obtained.extend(rows);
+        }
         let lost = claims.lost(&obtained)?;
         if !lost.is_empty() {
             return undo(session, lost).await;
@@ -162,9 +177,9 @@ async fn all_in_one(
         (session, rows) = session.run(&statement).await?;
         written = rows.iter().map(|row| row.uuid(0)).collect::<Result<_, _>>()?;
     }
-    let unborn = claims.unborn(&written);
-    if !unborn.is_empty() {
-        return undo(session, unborn).await;
+    let unwritten = claims.unwritten(&written);
+    if !unwritten.is_empty() {
+        return undo(session, unwritten).await;
     }
     if transaction {
         (session, _) = session.run(&plain(Dialect::Postgres, "COMMIT")).await?;
@@ -203,6 +218,12 @@ fn one_statement<'a>(writes: &[&'a SagaWrite], batch: &'a Batch) -> Statement<'a
         part("told", &mut |s| journal(s, writes, OF_WRITTEN));
         part("counted", &mut |s| count(s));
     }
+    if writes.iter().any(|write| !write.items.is_empty()) {
+        part("itemized", &mut |s| items(s, writes, OF_WRITTEN));
+    }
+    if writes.iter().any(|write| write.releases) {
+        part("released", &mut |s| release(s, writes, OF_WRITTEN));
+    }
     if writes.iter().any(|write| !write.outbox.is_empty()) {
         part("sent", &mut |s| send(s, writes, OF_WRITTEN));
     }
@@ -218,7 +239,7 @@ fn one_statement<'a>(writes: &[&'a SagaWrite], batch: &'a Batch) -> Statement<'a
     statement
 }
 
-/// Ends a transaction in which these births came too late.
+/// Ends a transaction in which these writes came too late.
 async fn undo(session: Session, lost: HashSet<SagaId>) -> Result<Outcome, StoreError> {
     let rollback = plain(session.dialect(), "ROLLBACK");
     session.run(&rollback).await?.0.hand_back();

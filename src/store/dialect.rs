@@ -46,6 +46,8 @@ impl Dialect {
                             Column::Int(_) => int(0),
                             Column::OptionalInt(_) => optional_int(0),
                             Column::Uuid(_) => bytes(0, 16),
+                            // Nothing has an id of zeros.
+                            Column::OptionalUuid(_) => format!("nullif({}, zeroblob(16))", bytes(0, 16)),
                             Column::Bytes(_) => format!("substr(${blob}, {}, {})", int(0), int(INT_WIDTH)),
                             Column::Text(_) => {
                                 format!("CAST(substr(${blob}, {}, {}) AS TEXT)", optional_int(0), int(INT_WIDTH))
@@ -132,7 +134,7 @@ impl Dialect {
 fn postgres_type(column: &Column<'_>) -> &'static str {
     match column {
         Column::Int(_) | Column::OptionalInt(_) => "bigint",
-        Column::Uuid(_) => "uuid",
+        Column::Uuid(_) | Column::OptionalUuid(_) => "uuid",
         Column::Bytes(_) => "bytea",
         Column::Text(_) => "text",
     }

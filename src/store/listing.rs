@@ -101,12 +101,17 @@ impl Bounds {
             exactly += &format!(" AND created_at >= {after}");
         }
         if let Some(Time(before)) = filter.started_before {
-            below = below.min(first_id_at(before.saturating_add(SLACK_MILLIS)));
+            below = below.min(first_id_after(Time(before)));
             let before = statement.int(before);
             exactly += &format!(" AND created_at < {before}");
         }
         Bounds { least: statement.uuid(least), below: statement.uuid(below), exactly }
     }
+}
+
+/// An id above those of all sagas and messages that were made before `time`.
+pub(super) fn first_id_after(time: Time) -> Uuid {
+    first_id_at(time.0.saturating_add(SLACK_MILLIS))
 }
 
 /// The lowest UUIDv7 of a millisecond.

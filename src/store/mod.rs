@@ -4,10 +4,13 @@ mod claims;
 mod codes;
 mod commit;
 mod dialect;
+mod held;
+mod items;
 mod lanes;
 mod listing;
 mod open;
 mod parts;
+mod purge;
 mod session;
 pub mod sql;
 mod statement;
@@ -29,11 +32,14 @@ pub use open::{OpenError, Opening};
 
 /// What the engine and the API need of a database.
 pub trait Store: Clone + Send + Sync + 'static {
-    /// The sagas of these ids that exist, in any order.
+    /// The sagas of these ids that exist, in any order, each with its items as they were at its version.
     fn load(&self, ids: &[SagaId]) -> impl Future<Output = Result<Vec<StoredSaga>, StoreError>> + Send;
 
     /// Who holds these claims; claims that nobody holds are left out.
     fn holders(&self, claims: &[Claim]) -> impl Future<Output = Result<Vec<Holder>, StoreError>> + Send;
+
+    /// The slots of a definition that are taken: the tokens of its claims of kind [`ClaimKind::Slot`].
+    fn slots(&self, definition: &str) -> impl Future<Output = Result<Vec<String>, StoreError>> + Send;
 
     /// Writes a batch in one transaction, with a number of statements that does not depend on its size. A write whose saga
     /// changed meanwhile, or one of whose claims is taken, is left out as a whole and named in the result.
@@ -62,7 +68,31 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Ends every outbox lease: for the start of the only daemon on a store.
     fn release_outbox(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// A page of sagas, newest first.
+    /// The held sagas of a definition that may begin as far as their locks are concerned, up to `limit`: the highest priority
+    /// first, then the oldest, and no two with the same lock. After a lock was released, whoever waits for it is found only by
+    /// a call that names it in `freed`, or by one with [`Freed::Any`].
+    fn held(
+        &self,
+        definition: &str,
+        freed: Freed<'_>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<SagaId>, StoreError>> + Send;
+
+    /// The definitions that have held sagas.
+    fn held_definitions(&self) -> impl Future<Output = Result<Vec<String>, StoreError>> + Send;
+
+    /// Deletes sagas of a definition that ended before a time, with all that belongs to them but the claims of their starts.
+    /// What is still owed stays: a saga with messages in the outbox, or one that its parent may yet have to undo. Looks at up
+    /// to `limit` sagas from `after` on, and says where to go on.
+    fn purge(
+        &self,
+        definition: &str,
+        ended_before: Time,
+        after: Option<SagaId>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Purged, StoreError>> + Send;
+
+    /// A page of sagas, newest first, without their items.
     fn list(&self, filter: &Filter) -> impl Future<Output = Result<Vec<StoredSaga>, StoreError>> + Send;
 
     /// How many sagas each definition has in each status.
@@ -79,6 +109,9 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Every kept revision of a definition: number and when it was first kept, ascending.
     fn revisions(&self, name: &str) -> impl Future<Output = Result<Vec<(u32, Time)>, StoreError>> + Send;
+
+    /// Every kept revision of every definition, ascending.
+    fn all_revisions(&self) -> impl Future<Output = Result<Vec<(String, u32)>, StoreError>> + Send;
 
     /// A page of dead letters, newest first: up to `limit` that are older than `before`.
     fn dead_letters(
@@ -115,6 +148,21 @@ pub struct StoredSaga {
     pub state: Bytes,
     /// The encoded input.
     pub input: Bytes,
+    /// Its items, in order of step and chunk.
+    pub items: Vec<StoredItems>,
+}
+
+/// Some of the elements of a foreach step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredItems {
+    /// The step's place in its definition.
+    pub step: u32,
+    /// Which chunk of them; -1: the list of the elements themselves.
+    pub chunk: i32,
+    /// The version of the saga that wrote it.
+    pub version: u64,
+    /// Encoded.
+    pub state: Bytes,
 }
 
 /// Something only one saga may hold: a business key, or the idempotency key of a start.
@@ -135,6 +183,10 @@ pub enum ClaimKind {
     Key,
     /// The idempotency key or the message id of a start.
     Start,
+    /// The key of a `lock`; held while the saga is under way.
+    Lock,
+    /// One of the places that `max_running` leaves, from `0` on; held while the saga is under way.
+    Slot,
 }
 
 /// A claim that is held.
@@ -144,7 +196,7 @@ pub struct Holder {
     pub claim: Claim,
     /// By which saga.
     pub saga: SagaId,
-    /// Its status now.
+    /// Its status now; of one that was purged, its last.
     pub status: Status,
 }
 
@@ -157,8 +209,9 @@ pub struct Batch {
     pub confirmed: Vec<Uuid>,
     /// Messages nobody could read or place.
     pub dead_letters: Vec<DeadLetter>,
-    /// Idempotency keys of starts that were answered with a saga that exists, so that they are answered alike for ever.
-    pub joined: Vec<(Claim, SagaId)>,
+    /// Idempotency keys of starts that were answered with a saga that exists, so that they are answered alike for ever; with its
+    /// status, in case it is purged meanwhile.
+    pub joined: Vec<(Claim, SagaId, Status)>,
 }
 
 /// One saga's transition.
@@ -178,6 +231,23 @@ pub struct SagaWrite {
     pub entries: Bytes,
     /// The messages that follow from it.
     pub outbox: Vec<OutboxRow>,
+    /// The chunks of its items that changed.
+    pub items: Vec<ItemsWrite>,
+    /// What it must be the only one to hold from now on; with the ended saga that a claim is taken over from.
+    pub claims: Vec<(Claim, Option<SagaId>)>,
+    /// Whether it gives up its lock and its slot.
+    pub releases: bool,
+}
+
+/// A chunk of items, as it is from now on.
+#[derive(Debug)]
+pub struct ItemsWrite {
+    /// The step's place in its definition.
+    pub step: u32,
+    /// Which chunk; -1: the list of the elements themselves.
+    pub chunk: i32,
+    /// Encoded.
+    pub state: Bytes,
 }
 
 /// What of a saga's row can change.
@@ -197,6 +267,38 @@ pub struct SagaRow {
     pub updated_at: Time,
     /// When it ended.
     pub ended_at: Option<Time>,
+    /// Whether it is held from now on; `None`: as before.
+    pub hold: Option<Hold>,
+}
+
+/// Whether a saga waits to be let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// It waits, also for this lock if there is one.
+    On {
+        /// The key of its lock.
+        lock: Option<Arc<str>>,
+    },
+    /// It does not, or no longer.
+    Off,
+}
+
+/// Which locks were released, as far as a caller of [`Store::held`] knows.
+#[derive(Clone, Copy, Debug)]
+pub enum Freed<'a> {
+    /// These.
+    Keys(&'a [Arc<str>]),
+    /// The store has to look: a query for each lock that somebody waits for.
+    Any,
+}
+
+/// What a call of [`Store::purge`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Purged {
+    /// How many sagas it deleted.
+    pub sagas: usize,
+    /// Where the next call goes on; `None`: nothing is left to look at.
+    pub next: Option<SagaId>,
 }
 
 /// What of a saga's row is written once.
@@ -214,8 +316,8 @@ pub struct Birth {
     pub input: Bytes,
     /// When it was accepted.
     pub created_at: Time,
-    /// What it must be the only one to hold; with the ended saga that a claim is taken over from.
-    pub claims: Vec<(Claim, Option<SagaId>)>,
+    /// The saga that it is a step of.
+    pub parent: Option<SagaId>,
 }
 
 /// What became of a batch.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::statement::{Row, Rows, Statement};
-use super::{Batch, Birth, SagaWrite, StoreError, codes, text};
+use super::{Batch, Birth, ClaimKind, Hold, SagaWrite, StoreError, codes, text};
 
 /// Sagas that begin. Returns those that were new.
 pub(super) fn insert<'a>(statement: &mut Statement<'a>, births: &[(&'a SagaWrite, &'a Birth)]) {
@@ -16,12 +16,27 @@ pub(super) fn insert<'a>(statement: &mut Statement<'a>, births: &[(&'a SagaWrite
         .ints("priority", births().map(|birth| i64::from(birth.priority)))
         .ints("created_at", births().map(|birth| birth.created_at.0))
         .bytes("input", births().map(|birth| &*birth.input));
+    let (mut rows, rare) = rare(rows, writes);
+    let (mut columns, mut values) = (String::new(), String::new());
+    if rare.hold {
+        columns += ", held, lock_key";
+        values += ", nullif(hold, 0), lock_key";
+    }
+    if rare.items {
+        columns += ", itemized";
+        values += ", itemized";
+    }
+    if births().any(|birth| birth.parent.is_some()) {
+        rows = rows.optional_uuids("parent", births().map(|birth| birth.parent.map(|parent| parent.0)));
+        columns += ", parent";
+        values += ", parent";
+    }
     let rows = statement.rows(rows);
     statement.push(&format!(
         "INSERT INTO sagas (id, version, status, due, due_slot, started_at, updated_at, ended_at, state, \
-         definition, revision, key, priority, created_at, input) \
+         definition, revision, key, priority, created_at, input{columns}) \
          SELECT id, version, status, due, due >> 10, started_at, updated_at, ended_at, state, \
-         definition, revision, key, priority, created_at, input FROM {rows} WHERE true \
+         definition, revision, key, priority, created_at, input{values} FROM {rows} WHERE true \
          ON CONFLICT (id) DO NOTHING RETURNING id, definition, previous_status, status"
     ));
 }
@@ -30,10 +45,19 @@ pub(super) fn insert<'a>(statement: &mut Statement<'a>, births: &[(&'a SagaWrite
 pub(super) fn update<'a>(statement: &mut Statement<'a>, updates: &[&'a SagaWrite]) {
     let writes = || updates.iter().copied();
     let rows = changing(Rows::new("u"), writes).ints("expected", writes().map(|write| codes::number(write.expected)));
+    let (rows, rare) = rare(rows, writes);
+    let mut more = String::new();
+    if rare.hold {
+        more += ", held = CASE u.hold WHEN 1 THEN 1 WHEN 0 THEN NULL ELSE sagas.held END, \
+                 lock_key = CASE WHEN u.hold IS NULL THEN sagas.lock_key ELSE u.lock_key END";
+    }
+    if rare.items {
+        more += ", itemized = CASE u.itemized WHEN 1 THEN 1 ELSE sagas.itemized END";
+    }
     let rows = statement.rows(rows);
     statement.push(&format!(
         "UPDATE sagas SET version = u.version, previous_status = sagas.status, status = u.status, due = u.due, due_slot = u.due >> 10, \
-         started_at = u.started_at, updated_at = u.updated_at, ended_at = u.ended_at, state = u.state \
+         started_at = u.started_at, updated_at = u.updated_at, ended_at = u.ended_at, state = u.state{more} \
          FROM {rows} WHERE sagas.id = u.id AND sagas.version = u.expected \
          RETURNING sagas.id, sagas.definition, sagas.previous_status, sagas.status"
     ));
@@ -49,6 +73,30 @@ fn changing<'a, I: Iterator<Item = &'a SagaWrite>>(rows: Rows<'a>, writes: impl 
         .ints("updated_at", writes().map(|write| write.row.updated_at.0))
         .optional_ints("ended_at", writes().map(|write| write.row.ended_at.map(|time| time.0)))
         .bytes("state", writes().map(|write| &*write.row.state))
+}
+
+/// Columns that few writes need. A statement has those that one of its writes needs: the others cost nothing.
+struct Rare {
+    hold: bool,
+    items: bool,
+}
+
+fn rare<'a, I: Iterator<Item = &'a SagaWrite>>(mut rows: Rows<'a>, writes: impl Fn() -> I) -> (Rows<'a>, Rare) {
+    let hold = writes().any(|write| write.row.hold.is_some());
+    if hold {
+        let lock = |write: &'a SagaWrite| match &write.row.hold {
+            Some(Hold::On { lock: Some(lock) }) => Some(text::key(lock)),
+            _ => None,
+        };
+        rows = rows
+            .optional_ints("hold", writes().map(|write| write.row.hold.as_ref().map(codes::hold)))
+            .optional_texts("lock_key", writes().map(lock));
+    }
+    let items = writes().any(|write| !write.items.is_empty());
+    if items {
+        rows = rows.ints("itemized", writes().map(|write| i64::from(!write.items.is_empty())));
+    }
+    (rows, Rare { hold, items })
 }
 
 /// Journal rows, of the sagas that meet the condition `which`.
@@ -83,6 +131,34 @@ pub(super) fn send<'a>(statement: &mut Statement<'a>, writes: &[&'a SagaWrite], 
     statement.push(&format!(
         "INSERT INTO outbox (id, saga_id, leased_until, exchange, routing_key, mandatory, properties, body) \
          SELECT id, saga_id, leased_until, exchange, routing_key, mandatory, properties, body FROM {rows} WHERE {which}"
+    ));
+}
+
+/// Chunks of items, of the sagas that meet the condition `which`.
+pub(super) fn items<'a>(statement: &mut Statement<'a>, writes: &[&'a SagaWrite], which: &str) {
+    let chunks = || writes.iter().flat_map(|write| write.items.iter().map(move |chunk| (*write, chunk)));
+    let rows = Rows::new("i")
+        .uuids("saga_id", chunks().map(|(write, _)| write.id.0))
+        .ints("step", chunks().map(|(_, chunk)| chunk.step.into()))
+        .ints("chunk", chunks().map(|(_, chunk)| chunk.chunk.into()))
+        .ints("version", chunks().map(|(write, _)| codes::number(write.row.version)))
+        .bytes("state", chunks().map(|(_, chunk)| &*chunk.state));
+    let rows = statement.rows(rows);
+    statement.push(&format!(
+        "INSERT INTO items (saga_id, step, chunk, version, state) \
+         SELECT saga_id, step, chunk, version, state FROM {rows} WHERE {which} \
+         ON CONFLICT (saga_id, step, chunk) DO UPDATE SET version = excluded.version, state = excluded.state"
+    ));
+}
+
+/// The locks and slots of those that give them up, of the sagas that meet the condition `which`.
+pub(super) fn release<'a>(statement: &mut Statement<'a>, writes: &[&'a SagaWrite], which: &str) {
+    let releasing = writes.iter().filter(|write| write.releases);
+    let rows = statement.rows(Rows::new("l").uuids("id", releasing.map(|write| write.id.0)));
+    let (lock, slot) = (codes::claim_kind(ClaimKind::Lock), codes::claim_kind(ClaimKind::Slot));
+    // `kind <> 1` is what the index says of itself.
+    statement.push(&format!(
+        "DELETE FROM claims WHERE saga_id IN (SELECT id FROM {rows}) AND kind <> 1 AND kind IN ({lock}, {slot}) AND {which}"
     ));
 }
 

@@ -12,8 +12,8 @@ use super::claims;
 use super::session::Database;
 use super::statement::{Row, Rows, Statement};
 use super::{
-    Batch, Claim, Committed, DeadLetter, Filter, Holder, JournalRow, OutboxRow, Source, Store, StoreError, StoredSaga,
-    codes, commit, listing,
+    Batch, Claim, ClaimKind, Committed, DeadLetter, Filter, Freed, Holder, JournalRow, OutboxRow, Purged, Source,
+    Store, StoreError, StoredSaga, codes, commit, held, items, listing, purge,
 };
 use crate::broker::message::{Incoming, Outgoing, Properties};
 use crate::core::id::SagaId;
@@ -58,13 +58,7 @@ impl std::fmt::Debug for SqlStore {
 
 impl Store for SqlStore {
     async fn load(&self, ids: &[SagaId]) -> Result<Vec<StoredSaga>, StoreError> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut statement = self.statement();
-        let rows = statement.rows(Rows::new("r").uuids("id", ids.iter().map(|id| id.0)));
-        statement.push(&format!("SELECT {SAGA} FROM {rows} JOIN sagas ON sagas.id = r.id"));
-        self.read(&statement).await?.iter().map(saga).collect()
+        items::load(&self.0.database, ids).await
     }
 
     async fn holders(&self, claims: &[Claim]) -> Result<Vec<Holder>, StoreError> {
@@ -76,9 +70,9 @@ impl Store for SqlStore {
         let rows = claims::columns(Rows::new("r").ints("place", places), || claims.iter());
         let rows = statement.rows(rows);
         statement.push(&format!(
-            "SELECT sagas.id, sagas.status, r.place FROM {rows} \
+            "SELECT claims.saga_id, coalesce(sagas.status, claims.status), r.place FROM {rows} \
              JOIN claims ON claims.definition = r.definition AND claims.kind = r.kind AND claims.token = r.token \
-             JOIN sagas ON sagas.id = claims.saga_id"
+             LEFT JOIN sagas ON sagas.id = claims.saga_id"
         ));
         let holder = |row: &Row| {
             let place: usize = row.count(2)?;
@@ -86,6 +80,13 @@ impl Store for SqlStore {
             Ok(Holder { claim, saga: SagaId(row.uuid(0)?), status: status(row, 1)? })
         };
         self.read(&statement).await?.iter().map(holder).collect()
+    }
+
+    async fn slots(&self, definition: &str) -> Result<Vec<String>, StoreError> {
+        let mut statement = self.statement();
+        let (definition, slot) = (statement.string(definition), codes::claim_kind(ClaimKind::Slot));
+        statement.push(&format!("SELECT token FROM claims WHERE definition = {definition} AND kind = {slot}"));
+        self.read(&statement).await?.iter().map(|row| row.string(0)).collect()
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed, StoreError> {
@@ -143,6 +144,24 @@ impl Store for SqlStore {
         let mut statement = self.statement();
         statement.push("UPDATE outbox SET leased_until = 0 WHERE leased_until > 0");
         self.write(&statement).await.map(drop)
+    }
+
+    async fn held(&self, definition: &str, freed: Freed<'_>, limit: usize) -> Result<Vec<SagaId>, StoreError> {
+        held::held(&self.0.database, definition, freed, limit).await
+    }
+
+    async fn held_definitions(&self) -> Result<Vec<String>, StoreError> {
+        held::definitions(&self.0.database).await
+    }
+
+    async fn purge(
+        &self,
+        definition: &str,
+        ended_before: Time,
+        after: Option<SagaId>,
+        limit: usize,
+    ) -> Result<Purged, StoreError> {
+        purge::purge(&self.0.database, definition, ended_before, after, limit).await
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<StoredSaga>, StoreError> {
@@ -216,6 +235,12 @@ impl Store for SqlStore {
         self.read(&statement).await?.iter().map(|row| Ok((row.count(0)?, Time(row.int(1)?)))).collect()
     }
 
+    async fn all_revisions(&self) -> Result<Vec<(String, u32)>, StoreError> {
+        let mut statement = self.statement();
+        statement.push("SELECT name, revision FROM definitions ORDER BY name, revision");
+        self.read(&statement).await?.iter().map(|row| Ok((row.string(0)?, row.count(1)?))).collect()
+    }
+
     async fn dead_letters(&self, before: Option<Uuid>, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
         let mut statement = self.statement();
         let (before, limit) = (statement.uuid(before.unwrap_or(Uuid::max())), statement.limit(limit));
@@ -268,7 +293,7 @@ impl Store for SqlStore {
 /// The columns that [`saga`] reads.
 pub(super) const SAGA: &str = "sagas.id, sagas.version, sagas.definition, sagas.revision, sagas.state, sagas.input";
 
-fn saga(row: &Row) -> Result<StoredSaga, StoreError> {
+pub(super) fn saga(row: &Row) -> Result<StoredSaga, StoreError> {
     Ok(StoredSaga {
         id: SagaId(row.uuid(0)?),
         version: row.count(1)?,
@@ -276,6 +301,7 @@ fn saga(row: &Row) -> Result<StoredSaga, StoreError> {
         revision: row.count(3)?,
         state: row.bytes(4)?,
         input: row.bytes(5)?,
+        items: Vec::new(),
     })
 }
 

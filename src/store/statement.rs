@@ -42,6 +42,8 @@ pub(super) enum Column<'a> {
     OptionalInt(Vec<Option<i64>>),
     /// Ids.
     Uuid(Vec<Uuid>),
+    /// Ids that may be missing.
+    OptionalUuid(Vec<Option<Uuid>>),
     /// Payloads.
     Bytes(Vec<&'a [u8]>),
     /// Text, already escaped.
@@ -64,6 +66,10 @@ impl<'a> Rows<'a> {
 
     pub(super) fn uuids(self, name: &'static str, values: impl Iterator<Item = Uuid>) -> Rows<'a> {
         self.column(name, Column::Uuid(values.collect()))
+    }
+
+    pub(super) fn optional_uuids(self, name: &'static str, values: impl Iterator<Item = Option<Uuid>>) -> Rows<'a> {
+        self.column(name, Column::OptionalUuid(values.collect()))
     }
 
     pub(super) fn bytes(self, name: &'static str, values: impl Iterator<Item = &'a [u8]>) -> Rows<'a> {
@@ -122,6 +128,7 @@ impl Column<'_> {
             Column::Int(values) => values.len(),
             Column::OptionalInt(values) => values.len(),
             Column::Uuid(values) => values.len(),
+            Column::OptionalUuid(values) => values.len(),
             Column::Bytes(values) => values.len(),
             Column::Text(values) => values.len(),
         }
@@ -131,7 +138,7 @@ impl Column<'_> {
     pub(super) fn width(&self) -> usize {
         match self {
             Column::Int(_) | Column::OptionalInt(_) => INT_WIDTH,
-            Column::Uuid(_) => 16,
+            Column::Uuid(_) | Column::OptionalUuid(_) => 16,
             // Where it begins, and how long it is.
             Column::Bytes(_) | Column::Text(_) => 2 * INT_WIDTH,
         }
@@ -140,14 +147,14 @@ impl Column<'_> {
     /// How many bytes all its values take after the packed rows.
     fn payload(&self) -> usize {
         match self {
-            Column::Int(_) | Column::OptionalInt(_) | Column::Uuid(_) => 0,
+            Column::Int(_) | Column::OptionalInt(_) | Column::Uuid(_) | Column::OptionalUuid(_) => 0,
             Column::Bytes(_) | Column::Text(_) => (0..self.len()).map(|row| self.payload_of(row).len()).sum(),
         }
     }
 
     fn payload_of(&self, row: usize) -> &[u8] {
         match self {
-            Column::Int(_) | Column::OptionalInt(_) | Column::Uuid(_) => &[],
+            Column::Int(_) | Column::OptionalInt(_) | Column::Uuid(_) | Column::OptionalUuid(_) => &[],
             Column::Bytes(values) => values[row],
             Column::Text(values) => values[row].as_deref().unwrap_or_default().as_bytes(),
         }
@@ -169,6 +176,7 @@ impl Column<'_> {
             Column::Int(values) => int(Some(values[row])),
             Column::OptionalInt(values) => int(values[row]),
             Column::Uuid(values) => blob.extend_from_slice(values[row].as_bytes()),
+            Column::OptionalUuid(values) => blob.extend_from_slice(values[row].unwrap_or_default().as_bytes()),
             Column::Bytes(_) | Column::Text(_) => {
                 let is_null = matches!(self, Column::Text(values) if values[row].is_none());
                 let len = self.payload_of(row).len();
@@ -278,6 +286,7 @@ impl<'a> Statement<'a> {
                     Column::Int(values) => bound.add(values.as_slice()),
                     Column::OptionalInt(values) => bound.add(values.as_slice()),
                     Column::Uuid(values) => bound.add(values.as_slice()),
+                    Column::OptionalUuid(values) => bound.add(values.as_slice()),
                     Column::Bytes(values) => bound.add(values.as_slice()),
                     Column::Text(values) => bound.add(values.as_slice()),
                 }),

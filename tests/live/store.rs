@@ -2,9 +2,12 @@
 
 mod batch;
 mod claims;
+mod held;
+mod items;
 mod lists;
 mod opening;
 mod outages;
+mod purge;
 mod records;
 mod timers;
 mod together;
@@ -88,6 +91,7 @@ fn birth(id: SagaId, definition: &str) -> SagaWrite {
             started_at: Some(NOW),
             updated_at: NOW,
             ended_at: None,
+            hold: None,
         },
         birth: Some(Birth {
             definition: definition.into(),
@@ -96,11 +100,14 @@ fn birth(id: SagaId, definition: &str) -> SagaWrite {
             priority: 5,
             input: Bytes::from_static(b"{\"order\":7}"),
             created_at: NOW,
-            claims: Vec::new(),
+            parent: None,
         }),
         first_seq: 1,
         entries: Bytes::from_static(b"[\"accepted\",\"started\"]"),
         outbox: Vec::new(),
+        items: Vec::new(),
+        claims: Vec::new(),
+        releases: false,
     }
 }
 
@@ -117,11 +124,15 @@ fn change(id: SagaId, expected: u64) -> SagaWrite {
             started_at: Some(NOW),
             updated_at: Time(NOW.0 + 1),
             ended_at: None,
+            hold: None,
         },
         birth: None,
         first_seq: expected * 2 + 1,
         entries: Bytes::from_static(b"[\"answered\",\"sent\"]"),
         outbox: Vec::new(),
+        items: Vec::new(),
+        claims: Vec::new(),
+        releases: false,
     }
 }
 
@@ -132,12 +143,9 @@ fn with_status(mut write: SagaWrite, status: Status) -> SagaWrite {
     write
 }
 
-/// The birth with these claims.
-fn claiming(mut write: SagaWrite, claims: Vec<(Claim, Option<SagaId>)>) -> SagaWrite {
-    if let Some(birth) = &mut write.birth {
-        birth.claims = claims;
-    }
-    write
+/// The transition with these claims.
+fn claiming(write: SagaWrite, claims: Vec<(Claim, Option<SagaId>)>) -> SagaWrite {
+    SagaWrite { claims, ..write }
 }
 
 fn claim(kind: ClaimKind, token: &str) -> Claim {

@@ -116,14 +116,20 @@ async fn joined_claims_are_kept_where_they_are_free(place: &Place) {
     let batch = Batch {
         // Also one of a saga that begins in the same batch, and one twice.
         sagas: vec![claiming(birth(born, "order"), vec![(claim(ClaimKind::Key, "A9"), None)])],
-        joined: vec![(taken.clone(), second), (free.clone(), second), (fresh.clone(), born), (fresh.clone(), born)],
+        joined: vec![
+            (taken.clone(), second, Status::Running),
+            (free.clone(), second, Status::Running),
+            (fresh.clone(), born, Status::Running),
+            (fresh.clone(), born, Status::Running),
+        ],
         ..Batch::default()
     };
     assert_eq!(store.commit(&batch).await.expect("a commit").stale, []);
     assert_eq!(holder(&store, &taken).await, Some(first));
     assert_eq!(holder(&store, &free).await, Some(second));
     assert_eq!(holder(&store, &fresh).await, Some(born));
-    let only_joined = Batch { joined: vec![(claim(ClaimKind::Start, "alone"), first)], ..Batch::default() };
+    let alone = (claim(ClaimKind::Start, "alone"), first, Status::Running);
+    let only_joined = Batch { joined: vec![alone], ..Batch::default() };
     store.commit(&only_joined).await.expect("a commit");
     assert_eq!(holder(&store, &claim(ClaimKind::Start, "alone")).await, Some(first));
 }
@@ -135,7 +141,7 @@ async fn a_claim_joined_to_a_lost_birth_is_not_kept(place: &Place) {
     put(&store, vec![claiming(birth(holding, "order"), vec![(key.clone(), None)])]).await;
     let batch = Batch {
         sagas: vec![claiming(birth(loser, "order"), vec![(key.clone(), None)])],
-        joined: vec![(start.clone(), loser)],
+        joined: vec![(start.clone(), loser, Status::Running)],
         ..Batch::default()
     };
     assert_eq!(store.commit(&batch).await.expect("a commit").stale, [loser]);

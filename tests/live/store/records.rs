@@ -43,6 +43,8 @@ async fn each_text_of_a_definition_is_one_revision(place: &Place) {
     let revisions = store.revisions("order").await.expect("revisions");
     assert_eq!(revisions.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
     assert!(revisions.is_sorted_by_key(|(_, at)| *at) && revisions[0].1 > NOW);
+    let all: Vec<(String, u32)> = (1..=6).map(|n| ("order".to_owned(), n)).chain([("refund".to_owned(), 1)]).collect();
+    assert_eq!(store.all_revisions().await.expect("revisions"), all);
     assert!(store.revisions("nothing").await.expect("revisions").is_empty());
 }
 

@@ -35,8 +35,8 @@ async fn of_several_writers_one_wins_and_none_waits_for_ever(place: &Place) {
                 let mut keys: Vec<Claim> = (0..10).map(|n| claim(ClaimKind::Key, &format!("{round} {n}"))).collect();
                 let from = (round as usize - 1) * SAGAS;
                 let mut confirmed = messages[from..from + SAGAS].to_vec();
-                let mut joined: Vec<(Claim, SagaId)> =
-                    (0..10).map(|n| (claim(ClaimKind::Start, &format!("{round} {n}")), shared[n])).collect();
+                let join = |n: usize| (claim(ClaimKind::Start, &format!("{round} {n}")), shared[n], Status::Running);
+                let mut joined: Vec<(Claim, SagaId, Status)> = (0..10).map(join).collect();
                 if backwards {
                     sagas.reverse();
                     keys.reverse();

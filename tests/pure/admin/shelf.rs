@@ -9,8 +9,8 @@ use sagad::core::id::SagaId;
 use sagad::core::saga::{Saga, Status};
 use sagad::core::time::Time;
 use sagad::store::{
-    Batch, Claim, Committed, DeadLetter, Filter, Holder, JournalRow, OutboxRow, Source, Store, StoreError, StoredSaga,
-    encode,
+    Batch, Claim, Committed, DeadLetter, Filter, Freed, Holder, JournalRow, OutboxRow, Purged, Source, Store,
+    StoreError, StoredSaga, encode,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -63,6 +63,7 @@ impl Shelf {
             revision: 1,
             state: encode(&saga),
             input: encode(&*saga.input),
+            items: Vec::new(),
         };
         // Two transitions, so that a history is read across rows.
         let row =
@@ -156,6 +157,26 @@ impl Store for Shelf {
 
     async fn holders(&self, _: &[Claim]) -> Result<Vec<Holder>, StoreError> {
         unreachable!("the API asks for no claims")
+    }
+
+    async fn slots(&self, _: &str) -> Result<Vec<String>, StoreError> {
+        unreachable!("the API lets nobody in")
+    }
+
+    async fn held(&self, _: &str, _: Freed<'_>, _: usize) -> Result<Vec<SagaId>, StoreError> {
+        unreachable!("the API lets nobody in")
+    }
+
+    async fn held_definitions(&self) -> Result<Vec<String>, StoreError> {
+        unreachable!("the API lets nobody in")
+    }
+
+    async fn purge(&self, _: &str, _: Time, _: Option<SagaId>, _: usize) -> Result<Purged, StoreError> {
+        unreachable!("the API purges nothing")
+    }
+
+    async fn all_revisions(&self) -> Result<Vec<(String, u32)>, StoreError> {
+        unreachable!("the API asks for one definition at a time")
     }
 
     async fn commit(&self, _: &Batch) -> Result<Committed, StoreError> {
