@@ -129,7 +129,7 @@ pub fn as_priority(value: &Value) -> Result<u8, String> {
 }
 
 fn render(template: &Template, input: &Arc<Value>) -> Result<Value, crate::core::template::TemplateError> {
-    template.render(&Scope { input: input.clone(), steps: Arc::new([]), saga: None, error: None })
+    template.render(&Scope::of_input(input.clone()))
 }
 
 fn schema_errors(schema: &Schema, input: &Value) -> Vec<InputError> {

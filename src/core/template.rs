@@ -11,6 +11,7 @@
 mod arithmetic;
 mod builtins;
 mod compile;
+mod find;
 mod path;
 mod program;
 mod render;
@@ -23,7 +24,7 @@ use indexmap::IndexMap;
 use serde_json::Value;
 
 use self::compile::{Form, Term};
-use crate::core::id::SagaId;
+use crate::core::id::{SagaId, StepIx};
 use crate::core::saga::SagaError;
 use crate::core::time::Time;
 
@@ -47,7 +48,7 @@ enum TemplateForm {
     },
 }
 
-/// A bare expression, compiled: `when`.
+/// A bare expression, compiled: `when`, `match`.
 #[derive(Debug)]
 pub struct Expression {
     term: Term,
@@ -117,17 +118,51 @@ impl From<TemplateError> for minijinja::Error {
     }
 }
 
-/// What templates can see. Cheap to make: everything large is shared.
+/// What templates can see. Cheap to make and to clone: everything large is shared.
 #[derive(Clone, Debug)]
-pub struct Scope {
+pub enum Scope {
+    /// A saga's templates.
+    Saga(SagaScope),
+    /// Rules about a message, which see nothing else: how to read an answer, whose event it is, what it starts.
+    Message {
+        /// `body`.
+        body: Arc<Value>,
+        /// `headers`, an object.
+        headers: Arc<Value>,
+    },
+}
+
+/// What the templates of a saga can see.
+#[derive(Clone, Debug)]
+pub struct SagaScope {
     /// The saga's input.
     pub input: Arc<Value>,
     /// The steps of the definition, in its order; empty while there is no saga yet.
     pub steps: Arc<[StepView]>,
-    /// `saga`; `None` while there is no saga yet (`key`, `priority`).
+    /// `saga`; `None` while there is no saga yet (`key`, `priority`, `lock`).
     pub saga: Option<SagaView>,
     /// `error`, in compensations: with the failing step's name.
     pub error: Option<(Option<Arc<str>>, Arc<SagaError>)>,
+    /// `item` and `index`, for the elements of a `foreach`.
+    pub element: Option<Element>,
+}
+
+/// One element of a `foreach` step.
+#[derive(Clone, Debug)]
+pub struct Element {
+    /// The step: below `steps`, its `reply` is the one of this element.
+    pub step: StepIx,
+    /// The whole list.
+    pub list: Arc<Value>,
+    /// The element's place in it, from 0.
+    pub at: u32,
+}
+
+impl Scope {
+    /// While there is no saga yet: there is only its input.
+    pub fn of_input(input: Arc<Value>) -> Scope {
+        Scope::Saga(SagaScope { input, steps: Arc::new([]), saga: None, error: None, element: None })
+    }
 }
 
 /// `saga` in templates.
@@ -152,11 +187,13 @@ pub struct StepView {
     pub reply: ReplyView,
 }
 
-/// `steps.NAME.reply` in templates.
+/// `steps.NAME.reply` and `steps.NAME.replies` in templates.
 #[derive(Clone, Debug)]
 pub enum ReplyView {
     /// It answered.
     Known(Arc<Value>),
+    /// The replies of a `foreach` step's elements, in order; `None`, which is null, where there is none and never will be.
+    Many(Arc<[Option<Arc<Value>>]>),
     /// It has none and never will: null, and so is whatever is below it.
     Null,
     /// It has not answered yet: an error to ask for it.
@@ -184,6 +221,11 @@ impl Template {
     /// All that it reads.
     pub fn references(&self) -> &[Reference] {
         &self.references
+    }
+
+    /// Whether it is one whole `{{ expression }}`, which keeps the type of its value.
+    pub fn is_whole(&self) -> bool {
+        matches!(self.form, TemplateForm::Compiled(Form::Whole(_)))
     }
 
     /// Renders: a string that is one whole `{{ expression }}` keeps the value's JSON type.
@@ -237,6 +279,14 @@ impl Expression {
     /// An unknown name, a wrong type, too much work; for a person.
     pub fn holds(&self, scope: &Scope) -> Result<bool, TemplateError> {
         render::holds(&self.term, scope)
+    }
+
+    /// What it yields.
+    ///
+    /// # Errors
+    /// An unknown name, a wrong type, too much work; for a person.
+    pub fn value(&self, scope: &Scope) -> Result<Value, TemplateError> {
+        render::whole(&self.term, scope)
     }
 }
 

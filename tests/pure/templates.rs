@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use sagad::core::id::SagaId;
 use sagad::core::saga::{Failure, Reason, SagaError};
-use sagad::core::template::{Body, Expression, ReplyView, SagaView, Scope, StepView, Template};
+use sagad::core::template::{Body, Element, Expression, ReplyView, SagaScope, SagaView, Scope, StepView, Template};
 use sagad::core::time::Time;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -14,9 +14,9 @@ fn step(name: &str, status: &'static str, reply: ReplyView) -> StepView {
     StepView { name: name.into(), status, reply }
 }
 
-fn scope(input: Value) -> Scope {
+fn scope(input: Value) -> SagaScope {
     let reply = json!({ "id": "P-1", "amount": 12, "lines": [{ "sku": "a" }, { "sku": "b" }], "none": null });
-    Scope {
+    SagaScope {
         input: Arc::new(input),
         steps: [
             step("pay", "succeeded", ReplyView::Known(Arc::new(reply))),
@@ -32,12 +32,13 @@ fn scope(input: Value) -> Scope {
             started_at: Some(Time(1_767_323_045_678)),
         }),
         error: None,
+        element: None,
     }
 }
 
 fn render(template: &str, input: Value) -> Result<Value, String> {
     let template = Template::compile(template).map_err(|error| error.to_string())?;
-    template.render(&scope(input)).map_err(|error| error.to_string())
+    template.render(&Scope::Saga(scope(input))).map_err(|error| error.to_string())
 }
 
 #[track_caller]
@@ -118,7 +119,7 @@ fn the_saga_and_its_error_are_in_scope() {
     );
     fails("{{ error.reason }}", json!({}), "only in compensations");
     let error = SagaError { step: Some(0), failure: Failure::new(Reason::Rejected, "no stock") };
-    let scope = Scope { error: Some((Some("pay".into()), Arc::new(error))), ..scope(json!({})) };
+    let scope = Scope::Saga(SagaScope { error: Some((Some("pay".into()), Arc::new(error))), ..scope(json!({})) });
     let rendered =
         Template::compile("{{ error.step }}/{{ error.reason }}/{{ error.message | upper }}").unwrap().render(&scope);
     assert_eq!(rendered, Ok(json!("pay/rejected/NO STOCK")));
@@ -151,7 +152,7 @@ fn unknown_names_are_errors_that_name_them() {
         ("{{ steps.pay.reply.idd }}", "`steps.pay.reply` has no `idd`"),
         ("{{ steps.pya.reply }}", "there is no step `pya`; did you mean `pay`?"),
         ("{{ steps.pay }}", "write `steps.NAME.reply`"),
-        ("{{ steps.pay.replies }}", "no `replies`"),
+        ("{{ steps.pay.answers }}", "no `answers`"),
         ("{{ steps[input.z].reply }}", "`steps` needs the name of a step"),
         ("{{ steps.ship-it.reply }}", "a name with a dash as `steps['a-name'].reply`"),
         ("{{ {'$serde_json::private::Number': '1'} }}", "can't be a key"),
@@ -184,11 +185,11 @@ fn expressions_judge() {
         ("steps.pay.reply.amount == 12", true),
     ] {
         let expression = Expression::compile(source).unwrap();
-        assert_eq!(expression.holds(&scope(input.clone())), Ok(expected), "{source}");
+        assert_eq!(expression.holds(&Scope::Saga(scope(input.clone()))), Ok(expected), "{source}");
     }
     let braces = Expression::compile("{{ input.n }}").unwrap_err();
     assert!(braces.to_string().contains("without `{{`"));
-    assert!(Expression::compile("input.nix > 1").unwrap().holds(&scope(input)).is_err());
+    assert!(Expression::compile("input.nix > 1").unwrap().holds(&Scope::Saga(scope(input))).is_err());
 }
 
 #[test]
@@ -360,4 +361,119 @@ fn what_was_compiled_is_still_there_as_written() {
     let body =
         Body::Object([("a".into(), Body::Array(vec![template("{{ input }}"), Body::Literal(json!(1.50))]))].into());
     assert_eq!(body.source(), json!({"a": ["{{ input }}", 1.50]}));
+}
+
+/// In the compensation of the element `at` of the `foreach` step `each`, whose second element has no reply.
+fn in_element(at: u32) -> Scope {
+    let replies = [Some(Arc::new(json!({ "id": "R-0" }))), None, Some(Arc::new(json!({ "id": "R-2", "n": [1] })))];
+    let each = step("each", "succeeded", ReplyView::Many(replies.into()));
+    let list = Arc::new(json!([{ "sku": "a", "tags": ["x"] }, { "sku": "b" }, 7]));
+    let scope = scope(json!({ "n": 1 }));
+    let steps = scope.steps.iter().cloned().chain([each]).collect();
+    Scope::Saga(SagaScope { element: Some(Element { step: 3, list, at }), steps, ..scope })
+}
+
+fn render_in(scope: &Scope, template: &str) -> Result<Value, String> {
+    Template::compile(template).unwrap().render(scope).map_err(|error| error.to_string())
+}
+
+#[test]
+fn an_element_of_a_foreach_has_its_item_its_index_and_its_reply() {
+    for (at, template, expected) in [
+        (0, "{{ item }}", json!({ "sku": "a", "tags": ["x"] })),
+        (0, "{{ item.tags[0] }}{{ index }}", json!("x0")),
+        (0, "{{ item.tags | first | upper }}", json!("X")),
+        (1, "{{ index + 1 }}", json!(2)),
+        (2, "{{ item }}", json!(7)),
+        (0, "{{ steps.each.reply.id }}", json!("R-0")),
+        (1, "{{ steps.each.reply.id }}", json!(null)),
+        (1, "{{ steps.pay.reply.id }}", json!("P-1")),
+        (1, "{% for item in [1, 2] %}{{ item }}{% endfor %}", json!("12")),
+    ] {
+        assert_eq!(render_in(&in_element(at), template), Ok(expected), "{template}");
+    }
+    for (scope, template, expected) in [
+        (in_element(1), "{{ item.tags }}", "`item` has no `tags`"),
+        (in_element(3), "{{ item }}", "the list has no element 3"),
+        (
+            Scope::Saga(scope(json!({}))),
+            "{{ item.sku }}",
+            "there is no `item` here; only steps with `foreach` have one",
+        ),
+        (Scope::Saga(scope(json!({}))), "{{ index + 1 }}", "there is no `index` here"),
+    ] {
+        let message = render_in(&scope, template).unwrap_err();
+        assert!(message.contains(expected), "{template}: {message}");
+    }
+}
+
+#[test]
+fn the_replies_of_a_foreach_are_a_list() {
+    let scope = Scope::Saga(SagaScope {
+        element: None,
+        ..match in_element(0) {
+            Scope::Saga(scope) => scope,
+            Scope::Message { .. } => unreachable!(),
+        }
+    });
+    for (template, expected) in [
+        ("{{ steps.each.replies }}", json!([{ "id": "R-0" }, null, { "id": "R-2", "n": [1] }])),
+        ("{{ steps.each.replies[2].n[0] }}", json!(1)),
+        ("{{ steps.each.replies[-1].id }}", json!("R-2")),
+        ("{{ steps.each.replies[1].id }}", json!(null)),
+        ("{{ steps.each.replies | length }}", json!(3)),
+        ("{{ steps.each.replies | select | map(attribute='id') | join(',') }}", json!("R-0,R-2")),
+        (
+            "{% for it in steps.each.replies %}{{ loop.index }}{{ it.id if it else '-' }}{% endfor %}",
+            json!("1R-02-3R-2"),
+        ),
+        ("{{ steps['ship-it'].replies }}", json!(null)),
+    ] {
+        assert_eq!(render_in(&scope, template), Ok(expected), "{template}");
+    }
+    for (template, expected) in [
+        ("{{ steps.each.reply.id }}", "`steps.each` has a reply for each element; write `steps.each.replies`"),
+        ("{{ steps.pay.replies }}", "`steps.pay` has one reply: it has no `foreach`; write `steps.pay.reply`"),
+        ("{{ steps.each.replies[3] }}", "`steps.each.replies` has 3 elements, and no `3`"),
+        ("{{ steps.each.replies[0].nix }}", "`steps.each.replies[0]` has no `nix`"),
+        ("{{ steps.later.replies }}", "has not run"),
+    ] {
+        let message = render_in(&scope, template).unwrap_err();
+        assert!(message.contains(expected), "{template}: {message}");
+    }
+}
+
+#[test]
+fn replies_too_large_for_a_message_are_refused_and_yet_can_be_looked_at() {
+    let large = Arc::new(json!({ "id": "R", "text": "x".repeat(1 << 20) }));
+    let replies: Arc<[_]> = vec![Some(large); 100].into();
+    let scope = scope(json!({}));
+    let steps = [step("each", "succeeded", ReplyView::Many(replies))].into();
+    let scope = Scope::Saga(SagaScope { steps, ..scope });
+    let message = render_in(&scope, "{{ steps.each.replies }}").unwrap_err();
+    assert!(message.contains("too large"), "{message}");
+    assert_eq!(render_in(&scope, "{{ steps.each.replies[99].id }}"), Ok(json!("R")));
+}
+
+#[test]
+fn rules_about_messages_see_the_message_alone() {
+    let scope = Scope::Message {
+        body: Arc::new(json!({ "order_id": "O-1", "code": 503, "reason": { "code": "stock" } })),
+        headers: Arc::new(json!({ "tenant": "t" })),
+    };
+    let value = |source: &str| Expression::compile(source).unwrap().value(&scope).map_err(|error| error.to_string());
+    assert_eq!(value("body.order_id"), Ok(json!("O-1")));
+    assert_eq!(value("body.reason"), Ok(json!({ "code": "stock" })));
+    assert_eq!(value("headers.tenant ~ '/' ~ body.order_id"), Ok(json!("t/O-1")));
+    assert_eq!(Expression::compile("body.code in [429, 503]").unwrap().holds(&scope), Ok(true));
+    for (source, expected) in [
+        ("input.order_id", "there is no `input` in a rule about a message; it sees only `body` and `headers`"),
+        ("steps.pay.reply", "there is no `steps` in a rule about a message"),
+        ("body.order", "`body` has no `order`"),
+        ("headers.tenent == 't'", "did you mean `tenant`?"),
+    ] {
+        let message = value(source).unwrap_err();
+        assert!(message.contains(expected), "{source}: {message}");
+    }
+    fails("{{ body.id }}", json!({}), "there is a `body` only in rules about messages");
 }

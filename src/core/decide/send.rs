@@ -11,7 +11,7 @@ use crate::core::entry::Entry;
 use crate::core::id::{Action, StepIx, Ticket};
 use crate::core::saga::{Failure, Progress, Reason};
 use crate::core::start::as_priority;
-use crate::core::template::{ReplyView, SagaView, Scope, StepView, TemplateError};
+use crate::core::template::{ReplyView, SagaScope, SagaView, Scope, StepView, TemplateError};
 use crate::core::time::Time;
 
 impl<'a> Transition<'a> {
@@ -132,7 +132,7 @@ impl<'a> Transition<'a> {
             }
             _ => None,
         };
-        Scope {
+        Scope::Saga(SagaScope {
             input: self.saga.input.clone(),
             steps: steps.collect(),
             saga: Some(SagaView {
@@ -143,7 +143,8 @@ impl<'a> Transition<'a> {
                 started_at: self.saga.started_at,
             }),
             error,
-        }
+            element: None,
+        })
     }
 }
 

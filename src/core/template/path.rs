@@ -1,24 +1,36 @@
-//! Plain paths: `input.items[0].sku`. They are looked up in the JSON itself, exactly, without MiniJinja.
+//! Plain paths: `input.items[0].sku`.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 
 use minijinja::machinery::ast::Expr;
-use serde_json::Value;
 
-use super::{ReplyView, SagaView, Scope, TemplateError};
+use super::TemplateError;
 use crate::core::diagnostic::nearest;
 
 /// The names that a template can begin with.
-pub(super) const ROOTS: [&str; 4] = ["input", "steps", "saga", "error"];
+pub(super) const ROOTS: [&str; 8] = ["input", "steps", "saga", "error", "item", "index", "body", "headers"];
 
-/// A path to something in a [`Scope`].
+/// A path to something in a [`Scope`](super::Scope).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Path {
-    Input(Vec<Segment>),
-    Reply { step: Arc<str>, below: Vec<Segment> },
-    Status { step: Arc<str> },
+    Document {
+        of: Document,
+        below: Vec<Segment>,
+    },
+    /// The place of the element of a `foreach`.
+    Index,
+    Reply {
+        step: Arc<str>,
+        below: Vec<Segment>,
+    },
+    Replies {
+        step: Arc<str>,
+        below: Vec<Segment>,
+    },
+    Status {
+        step: Arc<str>,
+    },
     Saga(Option<SagaField>),
     Error(Option<ErrorField>),
 }
@@ -39,9 +51,9 @@ macro_rules! fields {
         pub(super) enum $name { $($variant),* }
 
         impl $name {
-            const ALL: &[$name] = &[$($name::$variant),*];
+            pub(super) const ALL: &[$name] = &[$($name::$variant),*];
 
-            fn as_str(self) -> &'static str {
+            pub(super) fn as_str(self) -> &'static str {
                 match self { $($name::$variant => $word),* }
             }
         }
@@ -49,22 +61,16 @@ macro_rules! fields {
 }
 
 fields! {
+    /// A name that stands for any JSON.
+    Document { Input = "input", Item = "item", Body = "body", Headers = "headers" }
+}
+fields! {
     /// What `saga` has.
     SagaField { Id = "id", Name = "name", Key = "key", Revision = "revision", StartedAt = "started_at" }
 }
 fields! {
     /// What `error` has.
     ErrorField { Step = "step", Reason = "reason", Message = "message" }
-}
-
-/// What a path leads to.
-pub(super) enum Found<'a> {
-    /// Part of a shared document: the document, and how many leading segments of the path it stands for.
-    Shared(&'a Arc<Value>, &'a Value),
-    /// Made for the occasion.
-    Made(Value),
-    /// Nothing: an undefined value, and why in words.
-    Absent(TemplateError),
 }
 
 /// Reads a chain of constant accesses (`a.b[0]["c"]`) that begins with a name, and the name's place.
@@ -99,7 +105,7 @@ impl Segment {
         }
     }
 
-    fn word(&self) -> Cow<'_, str> {
+    pub(super) fn word(&self) -> Cow<'_, str> {
         match self {
             Segment::Key(key) => key.into(),
             Segment::Index(index) => index.to_string().into(),
@@ -111,11 +117,17 @@ impl Path {
     /// Makes sense of a chain of accesses.
     ///
     /// # Errors
-    /// A name that no scope ever has; `steps` without a step or without `reply` or `status`.
+    /// A name that no scope ever has; `steps` without a step or without `reply`, `replies` or `status`.
     pub(super) fn new(root: &str, segments: Vec<Segment>) -> Result<Path, TemplateError> {
-        let segments = segments.into_iter();
+        if let Some(&of) = Document::ALL.iter().find(|of| of.as_str() == root) {
+            return Ok(Path::Document { of, below: segments });
+        }
+        let mut segments = segments.into_iter();
         match root {
-            "input" => Ok(Path::Input(segments.collect())),
+            "index" => match segments.next() {
+                None => Ok(Path::Index),
+                Some(_) => Err(TemplateError::new("`index` is a number").help("nothing is below it: end with `index`")),
+            },
             "steps" => Path::step(segments),
             "saga" => Ok(Path::Saga(field(root, SagaField::ALL, SagaField::as_str, segments)?)),
             "error" => Ok(Path::Error(field(root, ErrorField::ALL, ErrorField::as_str, segments)?)),
@@ -133,6 +145,9 @@ impl Path {
             Some(Segment::Key(what)) if what == "reply" => {
                 Ok(Path::Reply { step: step.into(), below: segments.collect() })
             }
+            Some(Segment::Key(what)) if what == "replies" => {
+                Ok(Path::Replies { step: step.into(), below: segments.collect() })
+            }
             Some(Segment::Key(what)) if what == "status" => match segments.next() {
                 None => Ok(Path::Status { step: step.into() }),
                 Some(_) => Err(TemplateError::new(format!("`steps.{step}.status` is a string"))
@@ -140,7 +155,9 @@ impl Path {
             },
             Some(other) => {
                 let other = other.word().into_owned();
-                Err(TemplateError::new(format!("a step has a `reply` and a `status`, but no `{other}`")).help(HELP))
+                let message =
+                    format!("a step has a `reply` (with `foreach`: `replies`) and a `status`, but no `{other}`");
+                Err(TemplateError::new(message).help(HELP))
             }
             None => Err(TemplateError::new(format!("`steps.{step}` alone says too little")).help(HELP)),
         }
@@ -150,8 +167,10 @@ impl Path {
     pub(super) fn words(&self) -> Vec<String> {
         let fixed = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
         match self {
-            Path::Input(below) => words_of(fixed(&["input"]), below),
+            Path::Document { of, below } => words_of(fixed(&[of.as_str()]), below),
+            Path::Index => fixed(&["index"]),
             Path::Reply { step, below } => words_of(fixed(&["steps", step, "reply"]), below),
+            Path::Replies { step, below } => words_of(fixed(&["steps", step, "replies"]), below),
             Path::Status { step } => fixed(&["steps", step, "status"]),
             Path::Saga(None) => fixed(&["saga"]),
             Path::Saga(Some(field)) => fixed(&["saga", field.as_str()]),
@@ -160,124 +179,20 @@ impl Path {
         }
     }
 
-    /// Follows the path.
-    ///
-    /// # Errors
-    /// What it begins with is not there yet, or not at all, in this scope.
-    pub(super) fn find<'a>(&self, scope: &'a Scope) -> Result<Found<'a>, TemplateError> {
-        match self {
-            Path::Input(below) => Ok(descend(&scope.input, below).unwrap_or_else(|stop| self.absent(stop))),
-            Path::Reply { step, below } => match &view(scope, step)?.reply {
-                ReplyView::Known(reply) => Ok(descend(reply, below).unwrap_or_else(|stop| self.absent(stop))),
-                ReplyView::Null => Ok(Found::Made(Value::Null)),
-                ReplyView::Missing => Err(TemplateError::new(format!("step `{step}` has not run, so it has no reply"))),
-            },
-            Path::Status { step } => Ok(Found::Made(view(scope, step)?.status.into())),
-            Path::Saga(field) => {
-                let saga = scope.saga.as_ref();
-                let saga =
-                    saga.ok_or_else(|| TemplateError::new("there is no saga yet").help("use only `input` here"))?;
-                Ok(Found::Made(match field {
-                    Some(field) => field.of(saga),
-                    None => SagaField::ALL.iter().map(|field| (field.as_str(), field.of(saga))).collect(),
-                }))
-            }
-            Path::Error(field) => {
-                let error = scope.error.as_ref();
-                let error = error.ok_or_else(|| TemplateError::new("there is an `error` only in compensations"))?;
-                let of = |field: ErrorField| match field {
-                    ErrorField::Step => error.0.as_deref().map_or(Value::Null, Value::from),
-                    ErrorField::Reason => error.1.failure.reason.as_str().into(),
-                    ErrorField::Message => error.1.failure.message.as_str().into(),
-                };
-                Ok(Found::Made(match field {
-                    Some(field) => of(*field),
-                    None => ErrorField::ALL.iter().map(|field| (field.as_str(), of(*field))).collect(),
-                }))
-            }
-        }
-    }
-
-    /// The segments below the document that [`Found::Shared`] names.
+    /// The segments below the document that it begins with.
     pub(super) fn below(&self) -> &[Segment] {
         match self {
-            Path::Input(below) | Path::Reply { below, .. } => below,
-            Path::Status { .. } | Path::Saga(_) | Path::Error(_) => &[],
+            Path::Document { below, .. } | Path::Reply { below, .. } | Path::Replies { below, .. } => below,
+            Path::Index | Path::Status { .. } | Path::Saga(_) | Path::Error(_) => &[],
         }
     }
-
-    fn absent<'a>(&self, Stop { parent, at }: Stop<'_>) -> Found<'a> {
-        let last = &self.below()[at];
-        let name = self.up_to(at);
-        Found::Absent(match (parent, last) {
-            (Value::Object(fields), Segment::Key(key)) => {
-                let error = TemplateError::new(format!("`{name}` has no `{key}`"));
-                error.help(did_you_mean(key, fields.keys().map(String::as_str)).unwrap_or_default())
-            }
-            (Value::Array(items), Segment::Index(index)) => {
-                TemplateError::new(format!("`{name}` has {} elements, so none at {index}", items.len()))
-            }
-            (other, last) => TemplateError::new(format!("`{name}` is {}, it has no `{}`", kind(other), last.word())),
-        })
-    }
-
-    /// As written, without the segments from `at` on.
-    fn up_to(&self, at: usize) -> String {
-        let mut text = match self {
-            Path::Reply { step, .. } => format!("{}.reply", StepName(step)),
-            _ => "input".to_owned(),
-        };
-        for segment in &self.below()[..at] {
-            match segment {
-                Segment::Key(key) => text.extend([".", key]),
-                Segment::Index(index) => text.push_str(&format!("[{index}]")),
-            }
-        }
-        text
-    }
-}
-
-/// Where a descent ended early: the value that was reached, and the segment that it lacks.
-struct Stop<'a> {
-    parent: &'a Value,
-    at: usize,
-}
-
-fn descend<'a>(root: &'a Arc<Value>, below: &[Segment]) -> Result<Found<'a>, Stop<'a>> {
-    let mut here: &Value = root;
-    for (at, segment) in below.iter().enumerate() {
-        here = down(here, segment).ok_or(Stop { parent: here, at })?;
-    }
-    Ok(Found::Shared(root, here))
-}
-
-/// One step down.
-pub(super) fn down<'a>(value: &'a Value, segment: &Segment) -> Option<&'a Value> {
-    match (value, segment) {
-        (Value::Object(fields), Segment::Key(key)) => fields.get(key),
-        (Value::Array(items), Segment::Index(index)) => {
-            let index = if *index < 0 {
-                items.len().checked_sub(usize::try_from(-*index).ok()?)?
-            } else {
-                usize::try_from(*index).ok()?
-            };
-            items.get(index)
-        }
-        _ => None,
-    }
-}
-
-fn view<'a>(scope: &'a Scope, step: &str) -> Result<&'a super::StepView, TemplateError> {
-    scope.steps.iter().find(|view| &*view.name == step).ok_or_else(|| {
-        let hint = did_you_mean(step, scope.steps.iter().map(|view| &*view.name));
-        TemplateError::new(format!("there is no step `{step}`")).help(hint.unwrap_or_default())
-    })
 }
 
 /// That a name is in no scope.
 pub(super) fn unknown_root(name: &str) -> TemplateError {
     let hint = did_you_mean(name, ROOTS.into_iter());
-    let scope = "there are `input`, `steps` and `saga`, and in compensations `error`";
+    let scope = "there are `input`, `steps` and `saga`, in compensations `error`, with `foreach` `item` and `index`; and in \
+                 rules about messages `body` and `headers`";
     TemplateError::new(format!("unknown name `{name}`")).help(hint.unwrap_or_else(|| scope.to_owned()))
 }
 
@@ -306,43 +221,7 @@ fn field<F: Copy>(
     }
 }
 
-impl SagaField {
-    fn of(self, saga: &SagaView) -> Value {
-        match self {
-            SagaField::Id => saga.id.to_string().into(),
-            SagaField::Name => (&*saga.name).into(),
-            SagaField::Key => saga.key.as_deref().map_or(Value::Null, Value::from),
-            SagaField::Revision => saga.revision.into(),
-            SagaField::StartedAt => saga.started_at.map_or(Value::Null, |at| at.to_string().into()),
-        }
-    }
-}
-
 fn words_of(mut words: Vec<String>, below: &[Segment]) -> Vec<String> {
     words.extend(below.iter().map(|segment| segment.word().into_owned()));
     words
-}
-
-/// A step as templates write it: names with a dash need brackets.
-struct StepName<'a>(&'a str);
-
-impl fmt::Display for StepName<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.contains('-') {
-            true => write!(f, "steps['{}']", self.0),
-            false => write!(f, "steps.{}", self.0),
-        }
-    }
-}
-
-/// What a value is, for a person.
-pub(super) fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    }
 }

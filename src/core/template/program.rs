@@ -13,8 +13,8 @@ use minijinja::value::Object;
 use minijinja::{AutoEscape, Error, ErrorKind, Value as Dynamic};
 
 use super::builtins::{BUDGET, BUILTINS, Budget};
-use super::path::{Found, Path, ROOTS, Segment};
-use super::value::dynamic;
+use super::find::Found;
+use super::path::{Path, ROOTS, Segment};
 use super::{Scope, TemplateError};
 
 /// A compiled expression.
@@ -114,12 +114,8 @@ impl Object for Root {
 impl Root {
     fn follow(&self, path: &Path) -> Option<Dynamic> {
         match path.find(&self.frame.scope) {
-            Ok(Found::Shared(root, value)) => Some(dynamic(root, || path.below().to_vec(), value)),
-            Ok(Found::Made(value)) => {
-                let value = Arc::new(value);
-                Some(dynamic(&value, Vec::new, &value))
-            }
             Ok(Found::Absent(_)) => None,
+            Ok(found) => Some(found.dynamic().unwrap_or_else(|error| Dynamic::from(Error::from(error)))),
             Err(error) => Some(Dynamic::from(Error::from(error))),
         }
     }

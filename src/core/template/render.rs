@@ -7,28 +7,30 @@ use serde_json::Value;
 
 use super::builtins::Budget;
 use super::compile::{Form, Loop, Piece, Target, Term};
-use super::path::Found;
 use super::program::Frame;
-use super::value::{dynamic, json, text};
+use super::value::{json, text};
 use super::{MAX_TEXT, Scope, TemplateError};
 
 /// What one rendering may look up and compute: sixteen times the largest message, some ten milliseconds.
-const BUDGET: u64 = 16 * 1024 * 1024;
+pub(super) const BUDGET: u64 = 16 * 1024 * 1024;
 
 /// Renders a template.
 pub(super) fn form(form: &Form, scope: &Scope) -> Result<Value, TemplateError> {
     match form {
-        Form::Whole(Term::Path(path)) => match path.find(scope)? {
-            Found::Shared(_, value) => Ok(value.clone()),
-            Found::Made(value) => Ok(value),
-            Found::Absent(error) => Err(error),
-        },
-        Form::Whole(Term::Program(program)) => json(&program.eval(&frame(scope))?),
+        Form::Whole(term) => whole(term, scope),
         Form::Text(pieces) => {
             let mut writer = Writer { text: String::new(), scope, frame: None };
             writer.pieces(pieces)?;
             Ok(Value::String(writer.text))
         }
+    }
+}
+
+/// Evaluates an expression.
+pub(super) fn whole(term: &Term, scope: &Scope) -> Result<Value, TemplateError> {
+    match term {
+        Term::Path(path) => Ok(path.find(scope)?.value()?.into_owned()),
+        Term::Program(program) => json(&program.eval(&frame(scope))?),
     }
 }
 
@@ -60,11 +62,10 @@ impl Writer<'_> {
     fn piece(&mut self, piece: &Piece) -> Result<(), TemplateError> {
         match piece {
             Piece::Raw(raw) => self.write(raw),
-            Piece::Emit(Term::Path(path)) => match path.find(self.scope)? {
-                Found::Shared(_, value) => self.write(&text(value)),
-                Found::Made(value) => self.write(&text(&value)),
-                Found::Absent(error) => Err(error),
-            },
+            Piece::Emit(Term::Path(path)) => {
+                let found = path.find(self.scope)?;
+                self.write(&text(&*found.value()?))
+            }
             Piece::Emit(Term::Program(program)) => {
                 let value = json(&program.eval(self.frame())?)?;
                 self.write(&text(&value))
@@ -157,14 +158,7 @@ impl Writer<'_> {
     fn eval(&mut self, term: &Term) -> Result<Dynamic, TemplateError> {
         match term {
             Term::Program(program) => program.eval(self.frame()),
-            Term::Path(path) => match path.find(self.scope)? {
-                Found::Shared(root, value) => Ok(dynamic(root, || path.below().to_vec(), value)),
-                Found::Made(value) => {
-                    let value = Arc::new(value);
-                    Ok(dynamic(&value, Vec::new, &value))
-                }
-                Found::Absent(error) => Err(error),
-            },
+            Term::Path(path) => path.find(self.scope)?.dynamic(),
         }
     }
 }

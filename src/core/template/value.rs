@@ -9,7 +9,8 @@ use minijinja::{Error, ErrorKind, Value as Dynamic};
 use serde_json::{Map, Number, Value};
 
 use super::TemplateError;
-use super::path::{Segment, down};
+use super::find::down;
+use super::path::Segment;
 
 /// How deep a computed value may be nested: what serde_json reads, too.
 const MAX_DEPTH: usize = 128;
@@ -33,6 +34,25 @@ pub(super) fn dynamic(root: &Arc<Value>, below: impl FnOnce() -> Vec<Segment>, v
         Value::Array(_) | Value::Object(_) => {
             Dynamic::from_object(Container { root: Arc::clone(root), below: below() })
         }
+    }
+}
+
+/// The replies of the elements of a step. They are looked at one by one: together they may be large.
+#[derive(Debug)]
+pub(super) struct Replies(pub(super) Arc<[Option<Arc<Value>>]>);
+
+impl Object for Replies {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Seq
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Dynamic) -> Option<Dynamic> {
+        let reply = self.0.get(key.as_usize()?)?;
+        Some(reply.as_ref().map_or(Dynamic::from(()), |reply| dynamic(reply, Vec::new, reply)))
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Seq(self.0.len())
     }
 }
 
@@ -242,7 +262,8 @@ fn cost_at(value: &Dynamic, limit: u64, depth: usize, total: &mut u64) {
     }
 }
 
-fn json_cost(value: &Value, total: &mut u64) {
+/// Adds what JSON costs.
+pub(super) fn json_cost(value: &Value, total: &mut u64) {
     *total += CELL;
     match value {
         Value::String(text) => *total += text.len() as u64,
