@@ -1,18 +1,22 @@
 //! TOML to [`Definition`]: parse, don't validate. A definition that exists is valid.
 //!
 //! ```text
-//!   text ─ toml ─> reader (values with places) ─> command, timing, body, schema ─> step ─> graph ─> references
+//!   text ─ toml ─> reader (values with places) ─> kind (command, answers), timing, body, schema ─> step ─> graph ─> references
 //! ```
 //!
 //! Nothing stops at the first problem: each part reports what it finds to the [`Reader`] and goes on with what it has.
 
+mod answers;
 mod body;
 mod command;
 mod graph;
+mod kind;
+mod name;
 pub mod places;
 pub(crate) mod reader;
 mod references;
 mod schema;
+mod start;
 mod step;
 mod timing;
 
@@ -23,17 +27,15 @@ use toml::de::DeTable;
 use self::command::Defaults;
 use self::graph::Graph;
 use self::reader::{Reader, Table};
-use self::references::Site;
+use self::references::{Known, Site};
 use self::step::Draft;
-use crate::core::definition::{
-    Definition, Events, Execute, KeyReuse, OnCompensationFailure, OnTimeout, Priority, Request, Schema, Step,
-};
+use crate::core::definition::{Definition, Events, KeyReuse, OnCompensationFailure, Priority, Schema, Step};
 use crate::core::diagnostic::{Diagnostic, Severity};
 
 /// What RabbitMQ gives a message that says nothing.
 const PRIORITY: Priority = Priority::Fixed(0);
-/// Parts of the language that this version does not know yet.
-const NOT_YET: [&str; 3] = ["max_running", "lock", "start"];
+/// More sagas at once are no limit.
+const MOST_RUNNING: i64 = 1_000_000;
 
 /// Reads a definition. All that is wrong is found at once; warnings come with the definition.
 ///
@@ -90,7 +92,7 @@ impl<'t> Reader<'t> {
         root: &'t DeTable<'t>,
         schema_file: &mut dyn FnMut(&str) -> Result<String, String>,
     ) -> Option<Definition> {
-        let mut table = Table::new("a definition", 0..0, root).not_yet(&NOT_YET);
+        let mut table = Table::new("a definition", 0..0, root);
         let name = match table.take("name") {
             Some(field) => self.identifier(&field),
             None => {
@@ -104,16 +106,15 @@ impl<'t> Reader<'t> {
         let key_reuse = table.take("key_reuse").and_then(|field| self.word(&field, &KEY_REUSE)).unwrap_or_default();
         let timeout = table.take("timeout").and_then(|field| self.duration(&field));
         let priority = table.take("priority").and_then(|field| self.priority(&field, Site::Start)).unwrap_or(PRIORITY);
-        let retention = table.take("retention").and_then(|field| {
-            let message = "`retention` has no effect in this version: ended sagas are kept";
-            self.warning("no-effect", field.key.clone(), message, "leave it out until a version purges");
-            self.duration(&field)
-        });
+        let max_running = table.take("max_running").and_then(|field| self.integer(&field, 1, MOST_RUNNING));
+        let lock = table.take("lock").and_then(|field| self.lock(&field));
+        let retention = table.take("retention").and_then(|field| self.duration(&field));
         let events = table.take("events").and_then(|field| self.word(&field, &EVENTS)).unwrap_or_default();
         let on_compensation_failure = table.take("on_compensation_failure");
         let on_compensation_failure =
             on_compensation_failure.and_then(|field| self.word(&field, &ON_COMPENSATION_FAILURE)).unwrap_or_default();
         let input = table.take("input").and_then(|field| self.input(&field, schema_file));
+        let starts = table.take("start").map(|field| self.starts(&field)).unwrap_or_default();
         let defaults = table.take("defaults").map_or_else(Defaults::default, |field| self.defaults(&field));
         let drafts = match table.take("steps") {
             Some(field) => self.steps(&field, &defaults),
@@ -125,6 +126,17 @@ impl<'t> Reader<'t> {
         };
         let output = table.take("output").and_then(|field| self.body(field.value, Site::Output));
         self.finish(&table);
+        if !table.has("key") {
+            for span in std::mem::take(&mut self.matches) {
+                let message = "events are matched with the saga's key, and this definition has none";
+                self.error(
+                    "no-key",
+                    span,
+                    message,
+                    "add `key = \"{{ input.order_id }}\"`, or whatever the events name",
+                );
+            }
+        }
         let steps = self.arranged(drafts, input.as_ref());
         Some(Definition {
             name: name?.into(),
@@ -133,13 +145,13 @@ impl<'t> Reader<'t> {
             key_reuse,
             timeout,
             priority,
-            max_running: None,
-            lock: None,
+            max_running: max_running.and_then(|it| u32::try_from(it).ok()),
+            lock,
             retention,
             events,
             on_compensation_failure,
             input,
-            starts: Vec::new(),
+            starts,
             steps: steps?,
             output,
         })
@@ -148,14 +160,14 @@ impl<'t> Reader<'t> {
     /// Puts the steps in their places and checks what their templates read.
     fn arranged(&mut self, drafts: Vec<Draft>, input: Option<&Schema>) -> Option<Vec<Step>> {
         let names: Vec<Arc<str>> = drafts.iter().map(|draft| Arc::clone(&draft.name)).collect();
+        let many: Vec<bool> = drafts.iter().map(|draft| draft.many).collect();
         let mut graph = Graph::new(self, &names, drafts.iter().map(|draft| &draft.after));
-        self.check_uses(input.map(|schema| &schema.source), &names, &graph);
+        let input = input.map(|schema| &schema.source);
+        self.check_uses(&Known { input, names: &names, many: &many, graph: &graph });
         let steps = drafts.into_iter().enumerate().map(|(at, draft)| {
-            let Draft { name, when, delay, optional, execute, compensate, after: _ } = draft;
+            let Draft { name, when, delay, optional, pivot, foreach, execute, compensate, many: _, after: _ } = draft;
             let (after, later) = (graph.take_after(at), graph.take_later(at));
-            let execute = Execute::Command(Box::new(Request { command: execute?, on_timeout: OnTimeout::default() }));
-            let (pivot, foreach) = (false, None);
-            Some(Step { name, after, later, when, delay, optional, pivot, foreach, execute, compensate })
+            Some(Step { name, after, later, when, delay, optional, pivot, foreach, execute: execute?, compensate })
         });
         steps.collect()
     }

@@ -6,6 +6,7 @@ mod check;
 mod config;
 mod definitions;
 mod invariants;
+mod kinds;
 mod play;
 mod reload;
 mod rules;

@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use serde_json::{Map, Number, Value as Json};
 use toml::de::DeValue;
 
+use super::name::MAX_NAME;
 use super::reader::{Field, Reader, Value};
 use super::references::{Site, Use};
 use crate::core::template::{Body, Expression, Reference, Template, TemplateError};
@@ -13,8 +14,6 @@ use crate::core::template::{Body, Expression, Reference, Template, TemplateError
 /// sagad's own headers, which a definition can't set.
 const RESERVED_HEADERS: [&str; 2] = ["idempotency-key", "traceparent"];
 const RESERVED_HEADER_PREFIX: &str = "saga-";
-/// AMQP's short strings.
-pub(super) const MAX_NAME: usize = 255;
 
 impl<'t> Reader<'t> {
     /// A string that may be a template.

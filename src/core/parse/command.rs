@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::body::MAX_NAME;
+use super::answers::Answers;
+use super::kind::Kind;
 use super::reader::{Field, Reader, Table};
 use super::references::Site;
 use super::timing::{COMPENSATION_ATTEMPTS, RETRY, RetryTable, TIMEOUT};
-use crate::core::definition::{Command, Compensate, CompensateOn, Priority, Reply, Retry, Undo};
+use crate::core::definition::{Command, Compensate, CompensateOn, Execute, Priority, Request, Retry, Undo};
+use crate::core::id::StepIx;
 use crate::core::template::is_template;
 
 /// `[defaults]`.
@@ -20,11 +22,32 @@ pub(super) struct Defaults {
     expires: Option<bool>,
 }
 
+impl Defaults {
+    /// The exchange of what does not say its own.
+    pub(super) fn exchange(&self) -> Option<&String> {
+        self.exchange.as_ref()
+    }
+
+    /// The retry of a forward command that does not say its own.
+    pub(super) fn retry(&self) -> Retry {
+        self.retry.over(RETRY)
+    }
+}
+
+/// What a command depends on besides its own keys.
+struct Mold<'d> {
+    defaults: &'d Defaults,
+    site: Site,
+    answers: Answers,
+    retry: Retry,
+    expires: bool,
+}
+
 impl<'t> Reader<'t> {
     pub(super) fn defaults(&mut self, field: &Field<'t>) -> Defaults {
         let example = "`[defaults]` with `exchange = \"…\"` below";
         let Some(mut table) = self.table(field, "[defaults]", example) else { return Defaults::default() };
-        let exchange = table.take("exchange").and_then(|field| self.name(&field));
+        let exchange = table.take("exchange").and_then(|field| self.exchange_name(&field));
         let timeout = table.take("timeout").and_then(|field| self.duration(&field));
         let retry_field = table.take("retry");
         let retry = retry_field.as_ref().map(|field| self.retry(field)).unwrap_or_default();
@@ -34,76 +57,121 @@ impl<'t> Reader<'t> {
         Defaults { exchange, timeout, retry, expires }
     }
 
-    /// The forward command of the step in `table`.
-    pub(super) fn execute(&mut self, table: &mut Table<'t>, defaults: &Defaults, site: Site) -> Option<Command> {
-        let routing_key = self.routing_key(table);
-        let exchange = self.exchange(table, defaults.exchange.as_ref());
-        let timeout = table.take("timeout").and_then(|field| self.duration(&field));
-        let default = defaults.retry.over(RETRY);
-        let retry = self.own_retry(table, default);
-        let priority = table.take("priority").and_then(|field| self.priority(&field, site));
+    /// The command, the answers and the time-out of the step in `table`; `field` is its `command`.
+    pub(super) fn request(
+        &mut self,
+        table: &mut Table<'t>,
+        field: &Field<'t>,
+        defaults: &Defaults,
+        site: Site,
+        many: bool,
+    ) -> Option<Request> {
+        let routing_key = self.routing_key(field, "\"payment.charge\"");
+        let exchange = self.exchange(table, defaults.exchange());
+        let answers = if many { Answers::Elements } else { Answers::Step };
+        let retry = defaults.retry();
         let expires = table.take("expires").and_then(|field| self.boolean(&field));
-        let body = table.take("body").and_then(|field| self.body(field.value, site));
-        let headers = table.take("headers").map(|field| self.headers(&field, site)).unwrap_or_default();
-        Some(Command {
-            exchange: exchange?,
-            routing_key: routing_key?,
-            body,
-            headers,
-            timeout: timeout.or(defaults.timeout).unwrap_or(TIMEOUT),
-            retry,
-            priority,
-            expires: expires.or(defaults.expires).unwrap_or(true),
-            reply: Reply::default(),
-        })
+        let expires = expires.or(defaults.expires).unwrap_or(true);
+        let command = self.sent(table, exchange, routing_key, Mold { defaults, site, answers, retry, expires });
+        let on_timeout = self.on_timeout(table, command.as_ref(), defaults, site);
+        Some(Request { command: command?, on_timeout: on_timeout? })
     }
 
-    /// `compensate`: `false`, or the undoing command. `exchange` is the step's.
-    pub(super) fn compensate(
+    /// A command in a table of its own; `exchange` is the step's.
+    pub(super) fn command(
         &mut self,
-        field: &Field<'t>,
+        table: &mut Table<'t>,
         exchange: Option<&String>,
         defaults: &Defaults,
         site: Site,
-    ) -> Option<Compensate> {
-        match field.value.get_ref() {
-            DeValue::Boolean(false) => return None,
-            DeValue::Table(_) => {}
-            _ => {
-                let example =
-                    "write `compensate = { command = \"…\" }`, or `compensate = false` where there is nothing to undo";
-                self.wrong_type(field, "a table or false", example);
-                return None;
-            }
-        }
-        let mut table = self.table(field, "compensate", "")?;
-        let on = table.take("on").map_or_else(CompensateOn::default, |field| self.on(&field));
-        let routing_key = self.routing_key(&mut table);
-        // Without one, the step's own lack of an exchange has been reported already.
-        let exchange = match table.take("exchange") {
-            Some(field) => self.name(&field),
-            None => exchange.or(defaults.exchange.as_ref()).cloned(),
-        };
+        retry: Retry,
+    ) -> Option<Command> {
+        let routing_key = self.required(table, "command", "\"payment.refund\"");
+        let routing_key = routing_key.and_then(|field| self.routing_key(&field, "\"payment.refund\""));
+        let exchange = self.exchange(table, exchange.or(defaults.exchange()));
+        // An undo or a question must never be lost because nobody took it in time.
+        let expires = false;
+        self.sent(table, exchange, routing_key, Mold { defaults, site, answers: Answers::Second, retry, expires })
+    }
+
+    fn sent(
+        &mut self,
+        table: &mut Table<'t>,
+        exchange: Option<String>,
+        routing_key: Option<String>,
+        mold: Mold<'_>,
+    ) -> Option<Command> {
+        let Mold { defaults, site, answers, retry, expires } = mold;
         let timeout = table.take("timeout").and_then(|field| self.duration(&field));
-        let default = Retry { attempts: COMPENSATION_ATTEMPTS, ..defaults.retry.over(RETRY) };
-        let retry = self.own_retry(&mut table, default);
+        let retry = self.own_retry(table, retry);
         let priority = table.take("priority").and_then(|field| self.priority(&field, site));
         let body = table.take("body").and_then(|field| self.body(field.value, site));
         let headers = table.take("headers").map(|field| self.headers(&field, site)).unwrap_or_default();
-        self.finish(&table);
-        let command = Command {
-            exchange: exchange?,
-            routing_key: routing_key?,
-            body,
-            headers,
-            timeout: timeout.or(defaults.timeout).unwrap_or(TIMEOUT),
-            retry,
-            priority,
-            // An undo must never be lost because nobody took it in time.
-            expires: false,
-            reply: Reply::default(),
+        let reply = self.reply(table, answers);
+        let timeout = timeout.or(defaults.timeout).unwrap_or(TIMEOUT);
+        let (exchange, routing_key) = (exchange?, routing_key?);
+        Some(Command { exchange, routing_key, body, headers, timeout, retry, priority, expires, reply })
+    }
+
+    /// How the step in `table`, which does `execute`, is undone.
+    pub(super) fn compensate(
+        &mut self,
+        table: &mut Table<'t>,
+        kind: Kind,
+        execute: Option<&Execute>,
+        defaults: &Defaults,
+        step: StepIx,
+    ) -> Option<Compensate> {
+        let retry = Retry { attempts: COMPENSATION_ATTEMPTS, ..defaults.retry() };
+        let Some(field) = table.take("compensate") else {
+            // Whatever the other saga did, it knows itself how to undo it.
+            let undo = Undo::Child { timeout: None, retry };
+            return (kind == Kind::Saga).then(|| Compensate { undo, on: CompensateOn::default() });
         };
-        Some(Compensate { undo: Undo::Command(Box::new(command)), on })
+        match (field.value.get_ref(), kind) {
+            (DeValue::Boolean(false), _) => return None,
+            (_, Kind::Sleep) => {
+                let message = "a `sleep` step can't have a `compensate`: there is nothing to undo";
+                self.error("misplaced-key", field.key, message, "remove it");
+                return None;
+            }
+            (DeValue::Table(_), _) => {}
+            _ => {
+                let example =
+                    "write `compensate = { command = \"…\" }`, or `compensate = false` where there is nothing to undo";
+                self.wrong_type(&field, "a table or false", example);
+                return None;
+            }
+        }
+        let mut table = self.table(&field, "`compensate`", "")?;
+        let on = table.take("on").map_or_else(CompensateOn::default, |field| self.on(&field));
+        let undo = match (kind, execute) {
+            (Kind::Saga, _) => {
+                for key in ["command", "exchange", "body", "headers", "reply", "priority"] {
+                    if let Some(field) = table.take(key) {
+                        let message = format!("`{key}` does nothing here: the other saga undoes its own steps");
+                        self.error("misplaced-key", field.key, message, "remove it");
+                    }
+                }
+                let timeout = table.take("timeout").and_then(|field| self.duration(&field));
+                Some(Undo::Child { timeout, retry: self.own_retry(&mut table, retry) })
+            }
+            // Where the step itself lacks an exchange, that has been reported already.
+            (Kind::Command, None) if !table.has("exchange") && defaults.exchange.is_none() => {
+                self.command(&mut table, Some(&String::new()), defaults, Site::Compensate(step), retry);
+                None
+            }
+            (_, execute) => {
+                let exchange = execute.and_then(|execute| match execute {
+                    Execute::Command(request) => Some(&request.command.exchange),
+                    _ => None,
+                });
+                let command = self.command(&mut table, exchange, defaults, Site::Compensate(step), retry);
+                command.map(|command| Undo::Command(Box::new(command)))
+            }
+        };
+        self.finish(&table);
+        Some(Compensate { undo: undo?, on })
     }
 
     /// A priority: 0 to 9, or a template.
@@ -123,50 +191,6 @@ impl<'t> Reader<'t> {
         let field = table.take("retry");
         let own = field.as_ref().map(|field| self.retry(field)).unwrap_or_default();
         self.merged(field.as_ref(), &own, default)
-    }
-
-    fn routing_key(&mut self, table: &mut Table<'t>) -> Option<String> {
-        let Some(field) = table.take("command") else {
-            let help = "add the routing key of the command: `command = \"payment.charge\"`";
-            self.error("missing-key", table.span.clone(), "`command` is missing", help);
-            return None;
-        };
-        let name = self.name(&field)?;
-        if name.is_empty() {
-            self.invalid(&field, "it is empty", "write the routing key of the command: \"payment.charge\"");
-            return None;
-        }
-        Some(name)
-    }
-
-    fn exchange(&mut self, table: &mut Table<'t>, default: Option<&String>) -> Option<String> {
-        if let Some(field) = table.take("exchange") {
-            return self.name(&field);
-        }
-        if default.is_none() {
-            let help = "add `exchange = \"…\"` here, or once for all steps below `[defaults]`";
-            self.error("no-exchange", table.span.clone(), "this step has no exchange, and there is no default", help);
-        }
-        default.cloned()
-    }
-
-    /// The name of an exchange or a routing key.
-    fn name(&mut self, field: &Field<'t>) -> Option<String> {
-        let text = self.string(field)?;
-        if is_template(text) {
-            let help = "write a fixed name; what depends on the saga goes into `headers` or `body`";
-            self.invalid(field, "it can't be a template", help);
-            return None;
-        }
-        if text.len() > MAX_NAME {
-            self.invalid(
-                field,
-                format_args!("it has {} bytes, AMQP allows {MAX_NAME}", text.len()),
-                "choose a shorter name",
-            );
-            return None;
-        }
-        Some(text.to_owned())
     }
 
     fn on(&mut self, field: &Field<'t>) -> CompensateOn {

@@ -18,6 +18,8 @@ pub(crate) struct Reader<'t> {
     pub(crate) diagnostics: Vec<Diagnostic>,
     /// What its templates read.
     pub(super) uses: Vec<Use>,
+    /// Where events are matched with the saga's key.
+    pub(super) matches: Vec<Range<usize>>,
 }
 
 /// A key that is there.
@@ -31,17 +33,16 @@ pub(crate) struct Field<'t> {
 /// A table whose keys are all known.
 pub(crate) struct Table<'t> {
     /// What it is, for a person: `a step`.
-    what: &'static str,
+    pub(crate) what: &'static str,
     /// Its header, or what stands for it.
     pub(crate) span: Range<usize>,
     entries: &'t DeTable<'t>,
     known: Vec<&'static str>,
-    later: &'static [&'static str],
 }
 
 impl<'t> Reader<'t> {
     pub(crate) fn new(text: &'t str) -> Reader<'t> {
-        Reader { text, diagnostics: Vec::new(), uses: Vec::new() }
+        Reader { text, diagnostics: Vec::new(), uses: Vec::new(), matches: Vec::new() }
     }
 
     pub(crate) fn error(
@@ -178,6 +179,16 @@ impl<'t> Reader<'t> {
         number
     }
 
+    /// A key that must be there; `example` shows how to write it.
+    pub(crate) fn required(&mut self, table: &mut Table<'t>, name: &'static str, example: &str) -> Option<Field<'t>> {
+        let field = table.take(name);
+        if field.is_none() {
+            let message = format!("{} has no `{name}`", table.what);
+            self.error("missing-key", table.span.clone(), message, format!("add `{name} = {example}`"));
+        }
+        field
+    }
+
     /// Reports the keys of a table that nobody asked for.
     pub(crate) fn finish(&mut self, table: &Table<'t>) {
         for key in table.entries.keys() {
@@ -185,12 +196,7 @@ impl<'t> Reader<'t> {
             if table.known.contains(&name) {
                 continue;
             }
-            if table.later.contains(&name) {
-                let message = format!("`{name}` is not supported yet");
-                self.error("unsupported-key", key.span(), message, "this version of sagad can't do this: remove it");
-                continue;
-            }
-            let help = match nearest(name, table.known.iter().chain(table.later).copied()) {
+            let help = match nearest(name, table.known.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("{} can have {}", table.what, table.known.join(", ")),
             };
@@ -201,13 +207,7 @@ impl<'t> Reader<'t> {
 
 impl<'t> Table<'t> {
     pub(crate) fn new(what: &'static str, span: Range<usize>, entries: &'t DeTable<'t>) -> Table<'t> {
-        Table { what, span, entries, known: Vec::new(), later: &[] }
-    }
-
-    /// Keys of the language that this version does not know yet.
-    pub(crate) fn not_yet(mut self, keys: &'static [&'static str]) -> Table<'t> {
-        self.later = keys;
-        self
+        Table { what, span, entries, known: Vec::new() }
     }
 
     /// A key, if it is there; either way it is known from now on.
@@ -217,9 +217,15 @@ impl<'t> Table<'t> {
         Some(Field { name, key: key.span(), value })
     }
 
-    /// Whether one of these keys is there.
-    pub(crate) fn has_any(&self, names: &[&str]) -> bool {
-        names.iter().any(|name| self.entries.contains_key(*name))
+    /// Whether a key is there.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// Whether there is a key that may be a misspelling of one of these.
+    pub(crate) fn has_near(&self, names: &[&'static str]) -> bool {
+        let unknown = self.entries.keys().map(|key| &**key.get_ref()).filter(|name| !self.known.contains(name));
+        unknown.into_iter().any(|name| nearest(name, names.iter().copied()).is_some())
     }
 }
 

@@ -47,6 +47,17 @@ impl<'t> Reader<'t> {
         }
     }
 
+    /// A schema written in the definition.
+    pub(super) fn schema(&mut self, field: &Field<'t>) -> Option<Schema> {
+        if field.value.get_ref().as_table().is_none() {
+            let example = "write it like this: `schema = { required = [\"payment_id\"] }`";
+            self.wrong_type(field, "a JSON Schema in a table", example);
+            return None;
+        }
+        let source = self.json(field.value)?;
+        self.compile(source, field.key.clone(), Some(field.value))
+    }
+
     /// `inline`: where to find parts of the schema in this file.
     fn compile(&mut self, source: Json, span: Range<usize>, inline: Option<&'t Value<'t>>) -> Option<Schema> {
         let help = "see https://json-schema.org/understanding-json-schema for what a schema can say";

@@ -8,19 +8,19 @@ use toml::de::DeValue;
 
 use super::command::Defaults;
 use super::graph::After;
+use super::kind::Kind;
 use super::reader::{Field, Reader, Table};
 use super::references::Site;
-use crate::core::definition::{Command, Compensate};
+use crate::core::definition::{Compensate, Execute, Foreach};
 use crate::core::id::StepIx;
-use crate::core::template::Expression;
+use crate::core::template::{Expression, is_template};
 
 /// More steps than this are a program.
 const MOST_STEPS: usize = 1000;
-/// Parts of the language that this version does not know yet.
-const NOT_YET: [&str; 11] =
-    ["publish", "wait", "saga", "sleep", "input", "foreach", "max_parallel", "pivot", "probe", "on_timeout", "reply"];
-/// Those of them that say what a step does.
-const OTHER_KINDS: [&str; 4] = ["publish", "wait", "saga", "sleep"];
+/// So many elements of a list are under way at once if nothing else is said.
+const PARALLEL: i64 = 100;
+/// More than this at once are a flood.
+const MOST_PARALLEL: i64 = 1000;
 
 /// A step before its place among the others is known.
 pub(super) struct Draft {
@@ -29,7 +29,11 @@ pub(super) struct Draft {
     pub(super) when: Option<Expression>,
     pub(super) delay: Duration,
     pub(super) optional: bool,
-    pub(super) execute: Option<Command>,
+    pub(super) pivot: bool,
+    /// Whether it is for each element of a list, even if nobody can say which.
+    pub(super) many: bool,
+    pub(super) foreach: Option<Foreach>,
+    pub(super) execute: Option<Execute>,
     pub(super) compensate: Option<Compensate>,
 }
 
@@ -49,7 +53,7 @@ impl<'t> Reader<'t> {
                 self.wrong_type(&field, "a table", "write it like this: `[[steps]]` with `name = \"…\"` below");
                 continue;
             };
-            let mut table = Table::new("a step", value.span(), entries).not_yet(&NOT_YET);
+            let mut table = Table::new("a step", value.span(), entries);
             let (name, place) = self.step_name(&mut table);
             if let Some(same) = drafts.iter().position(|draft: &Draft| !name.is_empty() && *draft.name == *name) {
                 let line = self.text[..places[same].start].matches('\n').count() + 1;
@@ -64,18 +68,45 @@ impl<'t> Reader<'t> {
     }
 
     fn step(&mut self, table: &mut Table<'t>, step: StepIx, name: Arc<str>, defaults: &Defaults) -> Draft {
-        let site = Site::Execute(step);
+        let before = Site::Before(step);
         let after = table.take("after").map_or(After::Default, |field| self.after(&field));
-        let when = table.take("when").and_then(|field| self.expression(&field, site));
+        let when = table.take("when").and_then(|field| self.expression(&field, before));
         let delay = table.take("delay").and_then(|field| self.duration_or_none(&field)).unwrap_or_default();
+        let pivot = table.take("pivot").and_then(|field| self.boolean(&field)).unwrap_or_default();
+        let many = table.has("foreach");
+        let kind = self.kind(table);
+        if let Some(kind) = kind {
+            self.misplaced(table, kind);
+        }
         let optional = table.take("optional").and_then(|field| self.boolean(&field)).unwrap_or_default();
-        let kind_is_known = !table.has_any(&OTHER_KINDS) || table.has_any(&["command"]);
-        let execute = if kind_is_known { self.execute(table, defaults, site) } else { None };
-        let exchange = execute.as_ref().map(|execute| &execute.exchange);
-        let compensate = table
-            .take("compensate")
-            .and_then(|field| self.compensate(&field, exchange, defaults, Site::Compensate(step)));
-        Draft { name, after, when, delay, optional, execute, compensate }
+        let foreach = self.foreach(table, before);
+        let execute = kind.and_then(|kind| self.execute(table, kind, defaults, step, many));
+        let compensate = kind.and_then(|kind| self.compensate(table, kind, execute.as_ref(), defaults, step));
+        if kind.is_none() {
+            // Whatever it is meant to do, these may well be right.
+            for key in Kind::keys() {
+                table.take(key);
+            }
+        }
+        Draft { name, after, when, delay, optional, pivot, many, foreach, execute, compensate }
+    }
+
+    fn foreach(&mut self, table: &mut Table<'t>, site: Site) -> Option<Foreach> {
+        let field = table.take("foreach");
+        let max_parallel = table.take("max_parallel");
+        if let (None, Some(max_parallel)) = (&field, &max_parallel) {
+            let message = "`max_parallel` does nothing here: this step is done once";
+            self.error("misplaced-key", max_parallel.key.clone(), message, "add a `foreach`, or remove it");
+        }
+        let parallel = max_parallel.and_then(|field| self.integer(&field, 1, MOST_PARALLEL)).unwrap_or(PARALLEL);
+        let field = field?;
+        let elements = self.template(&field, site)?;
+        let text = field.value.get_ref().as_str().unwrap_or_default();
+        if !is_template(text) || !elements.is_whole() {
+            let help = "write one whole expression that yields a list: `foreach = \"{{ input.items }}\"`";
+            self.invalid(&field, "this is text, no list", help);
+        }
+        Some(Foreach { elements, max_parallel: u32::try_from(parallel).ok()? })
     }
 
     /// Its name, empty if it has none that will do, and the place of it.
@@ -85,25 +116,6 @@ impl<'t> Reader<'t> {
             return ("".into(), table.span.clone());
         };
         (self.identifier(&field).unwrap_or_default().into(), field.value.span())
-    }
-
-    /// A name of a definition or a step.
-    pub(super) fn identifier(&mut self, field: &Field<'t>) -> Option<&'t str> {
-        let name = self.string(field)?;
-        let first = name.starts_with(|first: char| first.is_ascii_lowercase());
-        let rest = name.chars().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == '_' || it == '-');
-        if first && rest && name.len() <= 64 {
-            return Some(name);
-        }
-        let message = format!("`{name}` can't be a name");
-        let help = match suggested(name) {
-            Some(better) => {
-                format!("write \"{better}\": a small letter, then small letters, digits, `_` and `-`, 64 in all")
-            }
-            None => "begin with a small letter and go on with small letters, digits, `_` and `-`, 64 in all".to_owned(),
-        };
-        self.error("invalid-name", field.value.span(), message, help);
-        None
     }
 
     fn after(&mut self, field: &Field<'t>) -> After {
@@ -117,23 +129,4 @@ impl<'t> Reader<'t> {
         });
         After::Named(names.collect())
     }
-}
-
-/// A name that would do, made from one that will not.
-fn suggested(name: &str) -> Option<String> {
-    let mut better = String::new();
-    for it in name.trim().chars() {
-        match it {
-            'A'..='Z' => {
-                if !better.is_empty() && !better.ends_with(['_', '-']) {
-                    better.push('_');
-                }
-                better.push(it.to_ascii_lowercase());
-            }
-            'a'..='z' | '0'..='9' | '_' | '-' => better.push(it),
-            ' ' | '.' => better.push('_'),
-            _ => return None,
-        }
-    }
-    (better.starts_with(|it: char| it.is_ascii_lowercase()) && better.len() <= 64).then_some(better)
 }
