@@ -225,7 +225,7 @@ impl Template {
 
     /// Whether it is one whole `{{ expression }}`, which keeps the type of its value.
     pub fn is_whole(&self) -> bool {
-        matches!(self.form, TemplateForm::Compiled(Form::Whole(_)))
+        matches!(self.form, TemplateForm::Compiled { form: Form::Whole(_), .. })
     }
 
     /// Renders: a string that is one whole `{{ expression }}` keeps the value's JSON type.
