@@ -280,8 +280,8 @@ fn nothing_runs_long_grows_large_or_looks_outside() {
         let result = render(template, input.clone());
         assert!(result.is_err(), "{template:.80} yields {result:.80?}");
     }
-    // Generous: a debug build on a busy machine takes a second or so for all of them.
-    assert!(began.elapsed().as_secs() < 30, "{:?}", began.elapsed());
+    // Two seconds of work in a debug build; what has no bound would take days, even on a machine that is not overloaded.
+    assert!(began.elapsed().as_secs() < 300, "{:?}", began.elapsed());
 }
 
 #[test]
