@@ -58,6 +58,9 @@ pub struct StoreConfig {
     pub url: String,
     /// Run migrations at start (true).
     pub migrate_on_start: bool,
+    /// How long ended sagas are kept where their definition does not say it (for ever).
+    #[serde(serialize_with = "show::optional_duration", skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Duration>,
 }
 
 /// `[broker]`.

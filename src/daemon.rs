@@ -36,6 +36,7 @@ use crate::health::{Health, Part};
 use crate::intake::{Intake, Item, Request, Settle};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
+use crate::purge;
 use crate::store::sql::SqlStore;
 use crate::store::{OpenError, Opening, Store, StoreError};
 use crate::timers;
@@ -177,6 +178,8 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     tasks.spawn(async move { ("the timers", done(timers).await) });
     let sweep = outbox.sweep(store.clone(), health, stopping.clone());
     tasks.spawn(async move { ("the sweep of the outbox", done(sweep).await) });
+    let purge = purge::run(store.clone(), Arc::clone(&definitions), config.store.retention, stopping.clone());
+    tasks.spawn(async move { ("the purge of ended sagas", done(purge).await) });
     let http = server.serve(router(api, Access::new(&config.http)), stopping.clone());
     tasks.spawn(async move { ("the HTTP listener", done(http).await) });
     let upkeep = stopping.clone();

@@ -23,6 +23,7 @@ pub mod json;
 pub mod lint;
 pub mod metrics;
 pub mod outbox;
+pub mod purge;
 pub mod report;
 pub mod routing;
 pub mod store;

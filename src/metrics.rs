@@ -11,6 +11,8 @@ pub const SAGAS_STARTED: &str = "sagad_sagas_started_total";
 /// Counter; `saga`, and `status`: how it ended.
 pub const SAGAS_ENDED: &str = "sagad_sagas_ended_total";
 /// Counter; `saga`.
+pub const SAGAS_PURGED: &str = "sagad_sagas_purged_total";
+/// Counter; `saga`.
 pub const SAGAS_SUSPENDED: &str = "sagad_sagas_suspended_total";
 /// Counter; `why`: a late, duplicate or stale answer that changes nothing.
 pub const ANSWERS_IGNORED: &str = "sagad_answers_ignored_total";
@@ -91,6 +93,7 @@ fn describe() {
     describe_counter!(SAGAS_STARTED, "Sagas accepted, by definition.");
     describe_counter!(SAGAS_ENDED, "Sagas ended, by definition and status.");
     describe_counter!(SAGAS_SUSPENDED, "Sagas that began to wait for an operator, by definition.");
+    describe_counter!(SAGAS_PURGED, "Ended sagas deleted at the end of their retention, by definition.");
     describe_counter!(ANSWERS_IGNORED, "Answers that changed nothing, by why.");
     describe_counter!(DEAD_LETTERS, "Messages kept because nobody could read or place them, by why.");
     describe_counter!(ITEMS_REFUSED, "Items that the database refused for good; the log has them.");

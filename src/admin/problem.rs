@@ -164,6 +164,11 @@ impl Problem {
         Problem::new(Kind::UnknownSaga, format!("there is no saga {id}"))
     }
 
+    /// Whether it is of this kind.
+    pub fn is(&self, kind: Kind) -> bool {
+        self.0.kind == kind
+    }
+
     /// There is no such dead letter.
     pub fn unknown_dead_letter() -> Problem {
         Problem::new(Kind::UnknownDeadLetter, "there is no dead letter of this id")

@@ -90,6 +90,7 @@ pub(super) async fn start<S: Store>(
         return Err(Problem::new(Kind::InvalidBody, "`saga` and `input` are needed"));
     };
     let id = SagaId(Uuid::now_v7());
+    let name = definition.clone();
     let start = Start {
         id,
         definition,
@@ -111,9 +112,15 @@ pub(super) async fn start<S: Store>(
         .map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
     // From here on the saga exists: an answer without it says at least where it is.
     let shown = wait::end_of(&api, started.saga, patience.unwrap_or_default(), ended).await;
-    let shown = shown.map_err(|problem| problem.with_header(header::LOCATION, location.clone()))?;
-    let status = if started.created { StatusCode::CREATED } else { StatusCode::OK };
-    let mut response = super::json(status, &shown.view());
+    let mut response = match shown {
+        Ok(shown) if started.created => super::json(StatusCode::CREATED, &shown.view()),
+        Ok(shown) => super::json(StatusCode::OK, &shown.view()),
+        Err(problem) if problem.is(Kind::UnknownSaga) && !started.created => {
+            let rest = serde_json::json!({ "id": started.saga, "saga": name, "status": started.status.as_str() });
+            super::json(StatusCode::OK, &rest)
+        }
+        Err(problem) => return Err(problem.with_header(header::LOCATION, location)),
+    };
     response.headers_mut().insert(header::LOCATION, location);
     if let Some(patience) = patience
         && let Ok(applied) = HeaderValue::try_from(format!("wait={}", patience.as_secs()))

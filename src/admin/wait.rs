@@ -8,7 +8,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::{Instant, sleep_until};
 
 use super::Api;
-use super::problem::Problem;
+use super::problem::{Kind, Problem};
 use super::sagas::Shown;
 use crate::core::id::SagaId;
 use crate::core::saga::Status;
@@ -31,7 +31,7 @@ pub(super) fn preferred(headers: &HeaderMap) -> Option<Duration> {
     wait.map(|seconds: u32| Duration::from_secs(seconds.into()).min(LONGEST))
 }
 
-/// The saga once it has ended or waits for an operator, or as it is after `patience`, or when sagad stops.
+/// The saga once it has ended, waits for an operator or is gone, or as it is after `patience`, or when sagad stops.
 ///
 /// `ended` was subscribed to before the saga was started, so that its end can't be missed.
 pub(super) async fn end_of<S: Store>(
@@ -43,10 +43,10 @@ pub(super) async fn end_of<S: Store>(
     let deadline = Instant::now() + patience;
     loop {
         let shown = api.saga(id).await;
-        let is_over = shown.as_ref().is_ok_and(|shown| {
-            let status = shown.saga.status();
-            status.is_terminal() || status == Status::Suspended
-        });
+        let is_over = match &shown {
+            Ok(shown) => shown.saga.status().is_terminal() || shown.saga.status() == Status::Suspended,
+            Err(problem) => problem.is(Kind::UnknownSaga),
+        };
         if is_over || Instant::now() >= deadline || api.stopping.is_cancelled() {
             return shown;
         }

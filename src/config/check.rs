@@ -70,10 +70,17 @@ fn definitions(mut table: Table<'_>) -> Definitions {
 
 fn store(mut table: Table<'_>) -> StoreConfig {
     let url = table.or("url", "sqlite://sagad.db".to_owned(), |value| text(value).and_then(store_url));
-    let store = StoreConfig { url, migrate_on_start: table.or("migrate_on_start", true, boolean) };
+    let store = StoreConfig {
+        url,
+        migrate_on_start: table.or("migrate_on_start", true, boolean),
+        retention: table.optional("retention", duration(SECOND..=LONGEST_RETENTION)),
+    };
     table.finish();
     store
 }
+
+/// Longer is as good as for ever, which it is without.
+const LONGEST_RETENTION: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Messages leave the value out: it may hold a password.
 fn store_url(url: String) -> Result<String, String> {

@@ -17,7 +17,10 @@ fn errors(toml: &str) -> Vec<String> {
 #[test]
 fn each_layer_goes_over_the_one_before() {
     let files = [
-        ("a", "[store]\nurl = \"sqlite://a.db\"\nmigrate_on_start = false\n[broker]\nprefix = \"a\""),
+        (
+            "a",
+            "[store]\nurl = \"sqlite://a.db\"\nmigrate_on_start = false\nretention = \"30d\"\n[broker]\nprefix = \"a\"",
+        ),
         ("b", "[store]\nurl = \"sqlite://b.db\"\n[http]\nmax_body = 5"),
     ];
     let variables = [
@@ -30,6 +33,7 @@ fn each_layer_goes_over_the_one_before() {
     let config = layered(&files, &variables).unwrap();
     assert_eq!(config.store.url, "postgres://u@h/d");
     assert!(!config.store.migrate_on_start);
+    assert_eq!(config.store.retention, Some(Duration::from_secs(30 * 24 * 3600)));
     assert_eq!(config.broker.prefix, "a");
     assert_eq!(config.http.max_body, 77);
     assert!(!config.definitions.watch);
@@ -95,6 +99,7 @@ fn everything_wrong_is_found_at_once() {
         shutdown_grace = 10
         [store]
         url = "mysql://root:hunter2@h/d"
+        retention = "0s"
         [broker]
         url = "amqp://u:hunter2@h:99999/"
         prefix = "amq.x"
@@ -113,6 +118,7 @@ fn everything_wrong_is_found_at_once() {
     for key in [
         "shutdown_grace",
         "store.url",
+        "store.retention",
         "broker.url",
         "broker.prefix",
         "broker.prefetch",
@@ -124,7 +130,7 @@ fn everything_wrong_is_found_at_once() {
     ] {
         assert!(keys.contains(&key), "{key} is not among {found:#?}");
     }
-    assert_eq!(found.len(), 10, "{found:#?}");
+    assert_eq!(found.len(), 11, "{found:#?}");
     assert!(!found.concat().contains("hunter2"), "{found:#?}");
 }
 

@@ -5,6 +5,7 @@ mod commands;
 mod dead_letters;
 mod guarantees;
 mod operations;
+mod retention;
 mod starts;
 mod timing;
 
