@@ -11,7 +11,7 @@ use crate::broker::message::{Delivery, Publication};
 use crate::broker::publisher::Publisher;
 use crate::core::id::SagaId;
 use crate::core::input::{Forbidden, Input, Order};
-use crate::core::saga::Status;
+use crate::core::saga::{Parent, Status};
 pub use crate::core::start::InputError;
 use crate::store::DeadLetter;
 
@@ -54,6 +54,8 @@ pub struct Start {
     pub trace: Option<String>,
     /// Who asked.
     pub actor: String,
+    /// The step that runs it, if it is a child.
+    pub parent: Option<Parent>,
 }
 
 /// Whom to tell once an item is committed.

@@ -57,8 +57,11 @@ pub(super) async fn retry<S: Store>(
     StepPath(step): StepPath,
     body: Json,
 ) -> Answer {
-    let reason = only_reason(body)?;
-    carry_out(&api, actor, id, Order::Retry { step, reason }).await
+    let mut members = Members::of(body)?;
+    let reason = members.optional("reason", text);
+    let item = members.optional("item", element);
+    members.finish()?;
+    carry_out(&api, actor, id, Order::Retry { step, item, reason }).await
 }
 
 /// `POST /v1/sagas/{id}/steps/{step}/resolve`
@@ -73,6 +76,7 @@ pub(super) async fn resolve<S: Store>(
     let outcome = members.required("outcome", resolution);
     let reply = members.optional("reply", Ok);
     let reason = members.required("reason", non_empty);
+    let item = members.optional("item", element);
     if reply.is_some() && matches!(outcome, Some(Resolution::Failed | Resolution::GivenUp)) {
         members.flaw("reply", "goes with the outcomes succeeded and compensated only".into());
     }
@@ -81,7 +85,7 @@ pub(super) async fn resolve<S: Store>(
         return Err(Problem::new(Kind::InvalidBody, "`outcome` and `reason` are needed"));
     };
     let reply = reply.unwrap_or(Value::Null);
-    carry_out(&api, actor, id, Order::Resolve { step, outcome, reply, reason }).await
+    carry_out(&api, actor, id, Order::Resolve { step, item, outcome, reply, reason }).await
 }
 
 fn resolution(value: Value) -> Result<Resolution, String> {
@@ -92,6 +96,12 @@ fn resolution(value: Value) -> Result<Resolution, String> {
         Some("given_up") => Ok(Resolution::GivenUp),
         _ => Err("must be succeeded, failed, compensated or given_up".into()),
     }
+}
+
+/// An element of a `foreach` step.
+fn element(value: Value) -> Result<u32, String> {
+    let item = value.as_u64().and_then(|item| u32::try_from(item).ok());
+    item.ok_or_else(|| "must be the number of an element, from 0".into())
 }
 
 fn only_reason(body: Json) -> Result<Option<String>, Problem> {

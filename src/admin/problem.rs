@@ -194,7 +194,9 @@ impl Problem {
                 };
                 Problem::new(Kind::InvalidInput, detail).with_errors(errors.into_iter().map(flaw).collect())
             }
-            Refusal::Forbidden(Forbidden::State(_)) => Problem::new(Kind::StateForbids, detail),
+            Refusal::Forbidden(Forbidden::State(_) | Forbidden::NoSuchSignal(_)) => {
+                Problem::new(Kind::StateForbids, detail)
+            }
             Refusal::Forbidden(Forbidden::NoSuchStep(_)) => Problem::new(Kind::UnknownStep, detail),
             Refusal::Busy(_) => Problem::unavailable(detail, 1),
         }

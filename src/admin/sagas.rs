@@ -17,7 +17,7 @@ use crate::core::saga::{Saga, Status};
 use crate::core::time::Time;
 use crate::definitions::Pinned;
 use crate::intake::{Refusal, Start};
-use crate::store::{Filter, Store, StoreError, StoredSaga};
+use crate::store::{Filter, Store, StoreError, StoredSaga, read_listed, read_saga};
 use crate::wire::outgoing::trace_of;
 
 /// Longest idempotency key, in bytes.
@@ -46,18 +46,13 @@ impl<S: Store> Api<S> {
     /// A saga as it is now.
     pub(super) async fn saga(&self, id: SagaId) -> Result<Shown, Problem> {
         match self.store.load(&[id]).await?.pop() {
-            Some(stored) => self.decode(&stored).await.map_err(Problem::from),
+            Some(stored) => Ok(self.shown(&stored, read_saga(&stored)?).await),
             None => Err(Problem::unknown_saga(id)),
         }
     }
 
-    async fn decode(&self, stored: &StoredSaga) -> Result<Shown, StoreError> {
-        let unreadable = |column: &str, error: serde_json::Error| {
-            StoreError::Corrupt(format!("sagas, id {}, {column}: {error}", stored.id))
-        };
-        let mut saga: Saga = serde_json::from_slice(&stored.state).map_err(|error| unreadable("state", error))?;
-        saga.input = Arc::new(serde_json::from_slice(&stored.input).map_err(|error| unreadable("input", error))?);
-        Ok(Shown { pinned: self.pinned(&stored.definition, stored.revision).await, saga })
+    async fn shown(&self, stored: &StoredSaga, saga: Saga) -> Shown {
+        Shown { pinned: self.pinned(&stored.definition, stored.revision).await, saga }
     }
 
     /// A revision, if it can be read: without it, steps are shown without their names.
@@ -100,6 +95,7 @@ pub(super) async fn start<S: Store>(
         idempotency_key,
         trace: trace(&headers),
         actor: actor.0.to_string(),
+        parent: None,
     };
     let patience = wait::preferred(&headers);
     let ended = api.intake.ended();
@@ -232,8 +228,8 @@ impl<S: Store> Api<S> {
     async fn list_item(&self, stored: &StoredSaga) -> Result<Box<serde_json::value::RawValue>, Problem> {
         let raw =
             |result: serde_json::Result<_>| result.map_err(|error| Problem::new(Kind::Internal, error.to_string()));
-        match self.decode(stored).await {
-            Ok(shown) => raw(serde_json::value::to_raw_value(&shown.view())),
+        match read_listed(stored) {
+            Ok(saga) => raw(serde_json::value::to_raw_value(&self.shown(stored, saga).await.view())),
             Err(error) => {
                 tracing::error!(saga = %stored.id, %error, "a saga can't be shown");
                 raw(serde_json::value::to_raw_value(&serde_json::json!({

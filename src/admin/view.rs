@@ -4,8 +4,8 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::core::definition::Definition;
-use crate::core::id::StepIx;
-use crate::core::saga::{self, ActionState, Failure, Phase, Progress, StepState};
+use crate::core::id::{Spot, StepIx};
+use crate::core::saga::{self, ActionState, Failure, Phase, Progress, StepState, Unit};
 use crate::core::time::Time;
 
 /// RFC 3339, UTC, milliseconds.
@@ -31,14 +31,20 @@ pub struct Saga<'a> {
     output: Option<&'a Value>,
     error: Option<SagaError<'a>>,
     suspended: Option<Suspended<'a>>,
-    /// No saga has one yet; the member is there for those who read it.
-    parent: Option<()>,
+    parent: Option<Parent<'a>>,
     created_at: At,
     started_at: Option<At>,
     updated_at: At,
     ended_at: Option<At>,
     deadline: Option<At>,
     steps: Vec<Step<'a>>,
+}
+
+/// The step of another saga that runs this one.
+#[derive(Debug, Serialize)]
+struct Parent<'a> {
+    id: String,
+    step: &'a str,
 }
 
 #[derive(Debug, Serialize)]
@@ -66,6 +72,21 @@ struct Suspended<'a> {
 struct Step<'a> {
     name: String,
     kind: &'static str,
+    status: &'static str,
+    attempts: u32,
+    started_at: Option<At>,
+    ended_at: Option<At>,
+    reply: Option<&'a Value>,
+    error: Option<Error<'a>>,
+    compensation: Option<Compensation<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    items: Option<Vec<Item<'a>>>,
+}
+
+/// One element of a `foreach` step.
+#[derive(Debug, Serialize)]
+struct Item<'a> {
+    item: u32,
     status: &'static str,
     attempts: u32,
     started_at: Option<At>,
@@ -108,13 +129,18 @@ impl<'a> Saga<'a> {
                 .suspended
                 .as_ref()
                 .map(|suspended| Suspended { reason: &suspended.reason, since: At(suspended.since) }),
-            parent: None,
+            parent: saga.parent.as_ref().map(|parent| Parent { id: parent.saga.to_string(), step: &parent.step }),
             created_at: At(saga.created_at),
             started_at: saga.started_at.map(At),
             updated_at: At(saga.updated_at),
             ended_at: saga.ended_at().map(At),
             deadline: saga.deadline.map(At),
-            steps: saga.steps.iter().enumerate().map(|(at, step)| Step::new(named(at), step)).collect(),
+            steps: saga
+                .steps
+                .iter()
+                .enumerate()
+                .map(|(at, state)| Step::new(named(at), state, at, definition))
+                .collect(),
         }
     }
 }
@@ -134,17 +160,50 @@ impl<'a> Error<'a> {
 }
 
 impl<'a> Step<'a> {
-    fn new(name: String, step: &'a StepState) -> Step<'a> {
+    fn new(name: String, state: &'a StepState, at: StepIx, definition: Option<&Definition>) -> Step<'a> {
+        let execute = &state.unit.execute;
+        let step = definition.and_then(|definition| definition.steps.get(at));
+        let status = match definition.zip(step) {
+            Some((definition, step)) => state.status(step, definition.on_compensation_failure),
+            None => state.unit.status(),
+        };
+        let units = || state.units().map(|(_, unit)| unit);
+        // A list of sagas does not show them.
+        let elements = state.elements.as_ref().filter(|elements| elements.is_restored());
+        let items = elements.map(|elements| elements.units().map(Item::new).collect());
         Step {
             name,
-            kind: "command",
-            status: step.status().as_str(),
-            attempts: step.execute.attempt,
-            started_at: step.execute.started_at.map(At),
-            ended_at: step.execute.ended_at().map(At),
-            reply: step.execute.reply().map(|reply| &**reply),
-            error: Error::of(&step.execute),
-            compensation: Compensation::of(&step.compensate),
+            kind: step.map_or("command", |step| step.execute.kind()),
+            status: status.as_str(),
+            // Of a `foreach` step, the element with the most stands for all.
+            attempts: units().map(|unit| unit.execute.attempt).max().unwrap_or(0),
+            started_at: execute.started_at.map(At),
+            ended_at: ended_at(state).map(At),
+            reply: execute.reply().map(|reply| &**reply),
+            error: units().find_map(|unit| Error::of(&unit.execute)),
+            compensation: units().find_map(|unit| Compensation::of(&unit.compensate)),
+            items,
+        }
+    }
+}
+
+/// When the last unit of a step came to an end, once they all have.
+fn ended_at(state: &StepState) -> Option<Time> {
+    let ends: Option<Vec<Time>> = state.units().map(|(_, unit)| unit.execute.ended_at()).collect();
+    ends?.into_iter().max().or(state.unit.execute.started_at)
+}
+
+impl<'a> Item<'a> {
+    fn new((item, unit): (u32, &'a Unit)) -> Item<'a> {
+        Item {
+            item,
+            status: unit.status().as_str(),
+            attempts: unit.execute.attempt,
+            started_at: unit.execute.started_at.map(At),
+            ended_at: unit.execute.ended_at().map(At),
+            reply: unit.execute.reply().map(|reply| &**reply),
+            error: Error::of(&unit.execute),
+            compensation: Compensation::of(&unit.compensate),
         }
     }
 }
@@ -188,7 +247,7 @@ pub fn history_entry(seq: u64, at: Time, entry: Value, definition: Option<&Defin
         _ => (String::new(), Map::new()),
     };
     shown.insert("type".into(), kind.into());
-    name_step(&mut fields, definition);
+    name_spot(&mut fields, definition);
     for member in ["step", "item", "action", "attempt", "actor"] {
         if let Some(value) = fields.shift_remove(member).filter(|value| !value.is_null()) {
             shown.insert(member.into(), value);
@@ -206,10 +265,24 @@ pub fn history_entry(seq: u64, at: Time, entry: Value, definition: Option<&Defin
             error.extend(failure);
         }
     }
+    if let Some(Value::Object(to)) = fields.get_mut("to") {
+        name_step(to, definition);
+    }
     if !fields.is_empty() {
         shown.insert("data".into(), fields.into());
     }
     Value::Object(shown)
+}
+
+/// Replaces a unit's place by its step's name and its element.
+fn name_spot(fields: &mut Map<String, Value>, definition: Option<&Definition>) {
+    let spot = fields.shift_remove("spot");
+    if let Some(spot) = spot.as_ref().and_then(Value::as_str).and_then(|spot| spot.parse::<Spot>().ok()) {
+        fields.insert("step".into(), step_name(definition, spot.step).into());
+        if let Some(item) = spot.item {
+            fields.insert("item".into(), item.into());
+        }
+    }
 }
 
 /// Replaces a step's place by its name; what an entry counts under the same word stays.

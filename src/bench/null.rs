@@ -195,7 +195,9 @@ impl Saga {
         }
         let order = &self.order;
         let body = match action {
-            Action::Execute => format!(r#"{{"order_id":"{order}","customer_id":"customer-{order}","note":"{NOTE}"}}"#),
+            Action::Execute | Action::Probe => {
+                format!(r#"{{"order_id":"{order}","customer_id":"customer-{order}","note":"{NOTE}"}}"#)
+            }
             Action::Compensate => {
                 format!(r#"{{"order_id":"{order}","reference":"{order}-{key}","note":"{NOTE}"}}"#)
             }

@@ -1,8 +1,13 @@
 //! What a participant's answer means.
 
-use serde_json::Value;
+use std::sync::Arc;
 
+use serde_json::{Value, json};
+
+use crate::core::definition::Reply;
 use crate::core::saga::{Failure, Reason};
+use crate::core::start::schema_errors;
+use crate::core::template::Scope;
 
 /// An answer, judged.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +33,16 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The header's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Success => "success",
+            Outcome::Failure => "failure",
+            Outcome::Retry => "retry",
+            Outcome::Pending => "pending",
+        }
+    }
+
     /// Reads the header's value.
     pub fn parse(word: &str) -> Option<Outcome> {
         match word {
@@ -40,18 +55,100 @@ impl Outcome {
     }
 }
 
-/// Judges an answer: by the outcome that its header states, else by its body, where a JSON object with a non-null
-/// top-level `error` is a failure and anything else a success.
-pub fn judge(outcome: Option<Outcome>, body: Value) -> Answer {
-    let stated = outcome.unwrap_or(match body.get("error") {
+/// An answer as it came.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RawAnswer {
+    /// What its header says of the outcome.
+    pub outcome: Option<Outcome>,
+    /// Its body.
+    pub body: Value,
+    /// All of its headers.
+    pub headers: Value,
+}
+
+impl RawAnswer {
+    /// One without headers.
+    pub fn new(outcome: Option<Outcome>, body: Value) -> RawAnswer {
+        RawAnswer { outcome, body, headers: Value::Null }
+    }
+}
+
+/// Judges an answer: by the outcome that its header states, else by the rules of its command, else by its body, where a JSON
+/// object with a non-null top-level `error` is a failure and anything else a success.
+pub fn judge(rules: &Reply, answer: RawAnswer) -> Answer {
+    let RawAnswer { outcome, body, headers } = answer;
+    let stated = match outcome {
+        Some(outcome) => Ok(outcome),
+        None => by_rules(rules, &body, headers),
+    };
+    match stated {
+        Ok(Outcome::Success) => success(rules, body),
+        Ok(Outcome::Failure) => Answer::Failure(failure(body)),
+        Ok(Outcome::Retry) => Answer::Retry(failure(body)),
+        Ok(Outcome::Pending) => Answer::Pending,
+        Err(error) => Answer::Failure(Failure { details: body, ..Failure::new(Reason::InvalidReply, error) }),
+    }
+}
+
+/// The answer that an event of another service is.
+pub fn judge_event(rules: &Reply, success_event: bool, body: Value, headers: Value) -> Answer {
+    if success_event {
+        return success(rules, body);
+    }
+    let error = match &rules.error {
+        None => return Answer::Failure(failure(body)),
+        Some(error) => error.value(&message(&body, headers)),
+    };
+    Answer::Failure(match error {
+        Ok(error) => failure(json!({ "error": error })),
+        // It failed, whether or not it says why.
+        Err(error) => {
+            Failure { details: body, ..Failure::new(Reason::Failure, format!("reply.failure.error: {error}")) }
+        }
+    })
+}
+
+/// What rules about a message see.
+fn message(body: &Value, headers: Value) -> Scope {
+    Scope::Message { body: Arc::new(body.clone()), headers: Arc::new(headers) }
+}
+
+fn by_rules(rules: &Reply, body: &Value, headers: Value) -> Result<Outcome, String> {
+    let default = match body.get("error") {
         Some(error) if !error.is_null() => Outcome::Failure,
         _ => Outcome::Success,
-    });
-    match stated {
-        Outcome::Success => Answer::Success(body),
-        Outcome::Failure => Answer::Failure(failure(body)),
-        Outcome::Retry => Answer::Retry(failure(body)),
-        Outcome::Pending => Answer::Pending,
+    };
+    if rules.retry_when.is_none() && rules.success_when.is_none() {
+        return Ok(default);
+    }
+    let scope = message(body, headers);
+    if let Some(rule) = &rules.retry_when
+        && rule.holds(&scope).map_err(|error| format!("reply.retry_when: {error}"))?
+    {
+        return Ok(Outcome::Retry);
+    }
+    match &rules.success_when {
+        None => Ok(default),
+        Some(rule) => match rule.holds(&scope).map_err(|error| format!("reply.success_when: {error}"))? {
+            true => Ok(Outcome::Success),
+            false => Ok(Outcome::Failure),
+        },
+    }
+}
+
+/// A success, if it looks as the rules ask for.
+fn success(rules: &Reply, body: Value) -> Answer {
+    let wrong = match &rules.schema {
+        Some(schema) => schema_errors(schema, &body),
+        None => return Answer::Success(body),
+    };
+    match wrong.first() {
+        None => Answer::Success(body),
+        Some(_) => {
+            let wrong: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+            let message = format!("the reply does not fit reply.schema: {}", wrong.join("; "));
+            Answer::Failure(Failure { details: body, ..Failure::new(Reason::InvalidReply, message) })
+        }
     }
 }
 
@@ -77,9 +174,11 @@ fn failure(body: Value) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+
+    fn judge(outcome: Option<Outcome>, body: Value) -> Answer {
+        super::judge(&Reply::default(), RawAnswer::new(outcome, body))
+    }
 
     #[test]
     fn an_answer_without_a_header_is_judged_by_its_error() {

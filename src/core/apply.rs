@@ -5,8 +5,10 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::core::entry::{Entry, Handling, Resolution};
-use crate::core::id::{Action, SagaId, StepIx};
-use crate::core::saga::{ActionState, Failure, Phase, Progress, Reason, Saga, SagaError, StepState, Suspension};
+use crate::core::id::{Action, SagaId, Spot};
+use crate::core::saga::{
+    ActionState, Elements, Failure, Letter, Phase, Progress, Reason, Saga, SagaError, StepState, Suspension,
+};
 use crate::core::time::Time;
 
 /// What a saga is before its first entry: what its row says that its journal does not repeat.
@@ -24,23 +26,27 @@ pub struct Origin {
 
 /// A saga from its origin and its first entry; `None` if that is not [`Entry::Accepted`].
 pub fn begin(origin: Origin, first: &Entry, at: Time) -> Option<Saga> {
-    let Entry::Accepted { key, priority, due, trace, steps, .. } = first else { return None };
+    let Entry::Accepted { key, priority, due, trace, parent, lock, steps, .. } = first else { return None };
     Some(Saga {
         id: origin.id,
         definition: origin.definition,
         revision: origin.revision,
         key: key.clone(),
         priority: *priority,
+        parent: parent.clone(),
+        lock: lock.clone(),
         input: origin.input,
         trace: trace.clone(),
         created_at: at,
         started_at: None,
         updated_at: at,
         deadline: None,
-        phase: Phase::Pending { due: *due },
+        phase: Phase::Pending { due: *due, held: false },
         suspended: None,
         error: None,
         steps: vec![StepState::default(); *steps],
+        letters: Vec::new(),
+        taken: Vec::new(),
         entries: 1,
         version: 1,
     })
@@ -52,6 +58,11 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
     saga.updated_at = at;
     match entry {
         Entry::Accepted { .. } => {}
+        Entry::Held {} => {
+            if let Phase::Pending { held, .. } = &mut saga.phase {
+                *held = true;
+            }
+        }
         Entry::Started { deadline } => {
             saga.started_at = Some(at);
             saga.deadline = *deadline;
@@ -63,8 +74,8 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
             // A saga that ended and takes up its compensation again keeps the error that it began with.
             saga.error.get_or_insert_with(|| error.clone());
         }
-        Entry::Suspended { reason, step, .. } => {
-            saga.suspended = Some(Suspension { reason: reason.clone(), since: at, step: *step });
+        Entry::Suspended { reason, spot, .. } => {
+            saga.suspended = Some(Suspension { reason: reason.clone(), since: at, spot: *spot });
         }
         Entry::Resumed { .. } => saga.suspended = None,
         Entry::Completed { output, error } => {
@@ -74,39 +85,80 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
         }
         Entry::Compensated {} => saga.phase = Phase::Compensated { at },
         Entry::GaveUp {} => saga.phase = Phase::Failed { at },
-        Entry::Skipped { step } => set(saga, *step, Action::Execute, Progress::Skipped { at }),
-        Entry::Scheduled { step, action, due } => set(saga, *step, *action, Progress::Scheduled { due: *due }),
-        Entry::Sent { step, action, attempt, deadline } => {
-            if let Some(state) = action_of(saga, *step, *action) {
+        Entry::Skipped { spot } => set(saga, *spot, Action::Execute, Progress::Skipped { at }),
+        Entry::Expanded { spot, elements } => {
+            if let Some(state) = saga.steps.get_mut(spot.step) {
+                state.unit.execute.progress = Progress::Idle;
+                state.unit.execute.started_at = Some(at);
+                state.elements = Some(Elements::new(elements.clone()));
+            }
+        }
+        Entry::Scheduled { spot, action, due } => set(saga, *spot, *action, Progress::Scheduled { due: *due }),
+        Entry::Sent { spot, action, attempt, deadline } => {
+            if let Some(state) = action_of(saga, *spot, *action) {
                 state.attempt = *attempt;
                 state.pending = false;
                 state.started_at.get_or_insert(at);
                 state.progress = Progress::Running { deadline: *deadline };
             }
         }
-        Entry::Extended { step, action, deadline, .. } => {
-            if let Some(state) = action_of(saga, *step, *action) {
+        Entry::Waiting { spot, deadline } => {
+            if let Some(state) = action_of(saga, *spot, Action::Execute) {
+                state.started_at.get_or_insert(at);
+                state.progress = Progress::Running { deadline: *deadline };
+            }
+        }
+        Entry::Received { to, id, payload, .. } => {
+            saga.letters.push(Letter { to: to.clone(), id: id.clone(), payload: payload.clone() });
+        }
+        Entry::Taken { spot, to } => {
+            let first = saga.letters.iter().position(|letter| letter.to == *to);
+            if let Some(Letter { id, payload, .. }) = first.map(|first| saga.letters.remove(first)) {
+                remember(&mut saga.taken, id);
+                set(saga, *spot, Action::Execute, Progress::Succeeded { at, reply: payload });
+            }
+        }
+        Entry::Extended { spot, action, deadline, .. } => {
+            if let Some(state) = action_of(saga, *spot, *action) {
                 state.pending = true;
                 state.progress = Progress::Running { deadline: *deadline };
             }
         }
-        Entry::Succeeded { step, action, reply, .. } => {
-            if let Some(state) = action_of(saga, *step, *action) {
+        Entry::Succeeded { spot, action: Action::Probe, reply, .. } => {
+            for action in [Action::Probe, Action::Execute] {
+                if let Some(state) = action_of(saga, *spot, action) {
+                    state.handled = true;
+                    state.unanswered.clear();
+                    state.last_failure = None;
+                    state.progress = Progress::Succeeded { at, reply: reply.clone() };
+                }
+            }
+        }
+        Entry::Succeeded { spot, action, reply, .. } => {
+            if let Some(state) = action_of(saga, *spot, *action) {
                 state.handled = true;
                 state.unanswered.clear();
                 state.last_failure = None;
                 state.progress = Progress::Succeeded { at, reply: reply.clone() };
             }
         }
-        Entry::Failed { step, attempt, failure } => {
-            if let Some(state) = action_of(saga, *step, Action::Execute) {
+        Entry::Failed { spot, action, attempt, failure } => {
+            if let Some(state) = action_of(saga, *spot, *action) {
                 state.handled |= *attempt > 0;
                 let by = (*attempt > 0).then_some(*attempt);
                 state.progress = Progress::Failed { at, failure: failure.clone(), by };
             }
+            // The answer to the question: what was in doubt has not been done.
+            if *action == Action::Probe
+                && let Some(state) = action_of(saga, *spot, Action::Execute)
+            {
+                state.unanswered.clear();
+                state.handled = false;
+                state.progress = Progress::Failed { at, failure: failure.clone(), by: None };
+            }
         }
-        Entry::AttemptFailed { step, action, attempt, failure, handling } => {
-            if let Some(state) = action_of(saga, *step, *action) {
+        Entry::AttemptFailed { spot, action, attempt, failure, handling } => {
+            if let Some(state) = action_of(saga, *spot, *action) {
                 state.handled |= *handling == Handling::Answered;
                 state.last_failure = Some(failure.clone());
                 if *handling == Handling::Maybe {
@@ -114,38 +166,38 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
                 }
             }
         }
-        Entry::NeverRan { step, action, attempt, .. } => {
-            if let Some(state) = action_of(saga, *step, *action) {
+        Entry::NeverRan { spot, action, attempt, .. } => {
+            if let Some(state) = action_of(saga, *spot, *action) {
                 state.unanswered.retain(|unanswered| unanswered != attempt);
             }
         }
-        Entry::Exhausted { step, action, failure } => {
-            if let Some(state) = action_of(saga, *step, *action) {
+        Entry::Exhausted { spot, action, failure } => {
+            if let Some(state) = action_of(saga, *spot, *action) {
                 state.last_failure = None;
                 state.progress = Progress::Failed { at, failure: failure.clone(), by: None };
             }
         }
-        Entry::Withdrawn { step } => set(saga, *step, Action::Execute, Progress::Idle),
-        Entry::CompensationRenewed { step } => {
-            if let Some(state) = action_of(saga, *step, Action::Compensate) {
-                *state = ActionState {
-                    attempt: state.attempt,
-                    spent: state.attempt,
-                    void: state.attempt,
-                    round: state.round + 1,
-                    started_at: state.started_at,
-                    ..ActionState::default()
-                };
+        Entry::Withdrawn { spot } => set(saga, *spot, Action::Execute, Progress::Idle),
+        Entry::CompensationRenewed { spot } => {
+            if let Some(state) = action_of(saga, *spot, Action::Compensate) {
+                *state = ActionState { round: state.round + 1, ..anew(state) };
             }
         }
-        Entry::Retried { step, action, .. } => {
-            if let Some(state) = action_of(saga, *step, *action) {
+        Entry::Retried { spot, action, .. } => {
+            if let Some(state) = action_of(saga, *spot, *action) {
                 state.spent = state.attempt;
                 state.last_failure = state.failure().cloned();
                 state.progress = Progress::Idle;
             }
+            // Another attempt raises the question anew.
+            if *action == Action::Execute
+                && let Some(probe) = action_of(saga, *spot, Action::Probe)
+                && !probe.is_untouched()
+            {
+                *probe = anew(probe);
+            }
         }
-        Entry::Resolved { step, outcome, reply, reason, .. } => {
+        Entry::Resolved { spot, outcome, reply, reason, .. } => {
             let failure = || Failure::new(Reason::Failure, reason.clone());
             let (action, progress) = match outcome {
                 Resolution::Succeeded => (Action::Execute, Progress::Succeeded { at, reply: reply.clone() }),
@@ -153,12 +205,39 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
                 Resolution::Compensated => (Action::Compensate, Progress::Succeeded { at, reply: reply.clone() }),
                 Resolution::GivenUp => (Action::Compensate, Progress::GivenUp { at, failure: failure() }),
             };
-            if let Some(state) = action_of(saga, *step, action) {
+            if let Some(state) = action_of(saga, *spot, action) {
                 state.unanswered.clear();
                 state.handled &= *outcome != Resolution::Failed;
             }
-            set(saga, *step, action, progress);
+            set(saga, *spot, action, progress);
         }
+        Entry::UndoAsked { attempt } => {
+            if let Some(parent) = &mut saga.parent {
+                parent.undo = Some(*attempt);
+            }
+        }
+    }
+}
+
+/// How many ids of signals and events are remembered.
+const REMEMBERED: usize = 64;
+
+fn remember(taken: &mut Vec<Arc<str>>, id: Option<Arc<str>>) {
+    taken.extend(id);
+    if taken.len() > REMEMBERED {
+        taken.remove(0);
+    }
+}
+
+/// The same action from the beginning: what comes of earlier attempts no longer counts.
+fn anew(state: &ActionState) -> ActionState {
+    ActionState {
+        attempt: state.attempt,
+        spent: state.attempt,
+        void: state.attempt,
+        round: state.round,
+        started_at: state.started_at,
+        ..ActionState::default()
     }
 }
 
@@ -180,12 +259,12 @@ pub fn replay(origin: Origin, transitions: impl IntoIterator<Item = (Time, Vec<E
     saga
 }
 
-fn action_of(saga: &mut Saga, step: StepIx, action: Action) -> Option<&mut ActionState> {
-    saga.steps.get_mut(step).map(|step| step.action_mut(action))
+fn action_of(saga: &mut Saga, spot: Spot, action: Action) -> Option<&mut ActionState> {
+    saga.unit_mut(spot).map(|unit| unit.action_mut(action))
 }
 
-fn set(saga: &mut Saga, step: StepIx, action: Action, progress: Progress) {
-    if let Some(state) = action_of(saga, step, action) {
+fn set(saga: &mut Saga, spot: Spot, action: Action, progress: Progress) {
+    if let Some(state) = action_of(saga, spot, action) {
         state.progress = progress;
     }
 }

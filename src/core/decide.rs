@@ -1,25 +1,31 @@
 //! What follows from an input: the rules of the saga.
 //!
 //! ```text
-//!   input ─> take: what happened, as entries ─> advance: what is to be done next, as entries and commands
+//!   input ─> take: what happened, as entries ─> advance: what is to be done next, as entries and effects
 //! ```
 //!
 //! `take` settles attempts and actions, `advance` plans from the state alone: it can be called at any time, and whatever the
 //! input was, the same state is followed by the same next steps. Every entry is applied before the next is thought of.
 
 mod advance;
+mod back;
+mod family;
+mod letters;
 mod orders;
+mod scope;
 mod send;
 mod take;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::core::answer::RawAnswer;
 use crate::core::apply::apply;
 use crate::core::definition::Definition;
 use crate::core::entry::Entry;
-use crate::core::id::Ticket;
+use crate::core::id::{SagaId, Ticket};
 use crate::core::input::{Forbidden, Input};
 use crate::core::saga::Saga;
 use crate::core::time::Time;
@@ -32,9 +38,22 @@ pub struct Decision {
     /// What is to be journaled; empty: nothing changed.
     pub entries: Vec<Entry>,
     /// What is to be sent, once the entries are committed.
-    pub commands: Vec<Command>,
+    pub effects: Vec<Effect>,
     /// Why nothing changed, where that is worth counting.
     pub ignored: Option<Ignored>,
+}
+
+/// Something to send.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// To a participant, who answers.
+    Command(Command),
+    /// To whoever listens; the broker's confirm is the answer.
+    Event(Event),
+    /// To a saga that a step runs; it answers.
+    Child(ChildOrder),
+    /// To the step that runs this saga.
+    Answer(ParentAnswer),
 }
 
 /// A command to send.
@@ -62,6 +81,65 @@ pub struct Command {
     pub in_doubt: bool,
 }
 
+/// An event to publish.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Which publishing of which event.
+    pub ticket: Ticket,
+    /// Where to.
+    pub exchange: String,
+    /// And under which routing key.
+    pub routing_key: String,
+    /// The body.
+    pub body: Value,
+    /// The definition's own headers.
+    pub headers: Vec<(String, Value)>,
+    /// 0 to 9.
+    pub priority: u8,
+}
+
+/// What a step wants of the saga that it runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChildOrder {
+    /// Which asking.
+    pub ticket: Ticket,
+    /// The child.
+    pub child: SagaId,
+    /// What.
+    pub ask: Ask,
+}
+
+/// What a step can want of a child.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ask {
+    /// That it begins.
+    Start {
+        /// Its definition.
+        definition: Arc<str>,
+        /// Its input.
+        input: Value,
+        /// The step's name.
+        step: Arc<str>,
+        /// How many sagas are above the child.
+        depth: u32,
+        /// AMQP priority of its commands, if its own definition is silent.
+        priority: u8,
+        /// W3C trace context.
+        trace: Option<String>,
+    },
+    /// That it undoes what it did.
+    Undo,
+}
+
+/// What a child tells the step that runs it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParentAnswer {
+    /// Which asking it answers.
+    pub ticket: Ticket,
+    /// What.
+    pub answer: RawAnswer,
+}
+
 /// Why an input changed nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ignored {
@@ -71,6 +149,8 @@ pub enum Ignored {
     Settled,
     /// It is of an attempt that is not the latest.
     Stale,
+    /// It came before.
+    Duplicate,
     /// No timer is due.
     NotDue,
 }
@@ -82,6 +162,7 @@ impl Ignored {
             Ignored::UnknownAttempt => "unknown_attempt",
             Ignored::Settled => "settled",
             Ignored::Stale => "stale",
+            Ignored::Duplicate => "duplicate",
             Ignored::NotDue => "not_due",
         }
     }
@@ -90,7 +171,7 @@ impl Ignored {
 /// Decides what follows from `input`.
 ///
 /// # Errors
-/// An operator's order that the saga's state forbids. No other input can fail.
+/// An operator's order or a signal that the saga's state forbids. No other input can fail.
 pub fn decide(definition: &Definition, saga: &Saga, input: Input, now: Time) -> Result<Decision, Forbidden> {
     let mut transition = Transition::new(definition, saga.clone(), now);
     transition.take(input)?;
@@ -104,21 +185,25 @@ pub(super) struct Transition<'a> {
     saga: Saga,
     now: Time,
     pub(super) entries: Vec<Entry>,
-    commands: Vec<Command>,
+    effects: Vec<Effect>,
     ignored: Option<Ignored>,
 }
 
 impl<'a> Transition<'a> {
     pub(super) fn new(definition: &'a Definition, saga: Saga, now: Time) -> Transition<'a> {
-        Transition { definition, saga, now, entries: Vec::new(), commands: Vec::new(), ignored: None }
+        Transition { definition, saga, now, entries: Vec::new(), effects: Vec::new(), ignored: None }
     }
 
     pub(super) fn into_decision(self) -> Decision {
-        Decision { saga: self.saga, entries: self.entries, commands: self.commands, ignored: self.ignored }
+        Decision { saga: self.saga, entries: self.entries, effects: self.effects, ignored: self.ignored }
     }
 
     pub(super) fn record(&mut self, entry: Entry) {
         apply(&mut self.saga, &entry, self.now);
+        let ends = matches!(entry, Entry::Completed { .. } | Entry::Compensated {} | Entry::GaveUp {});
         self.entries.push(entry);
+        if ends {
+            self.tell_parent();
+        }
     }
 }

@@ -46,6 +46,11 @@ impl Definition {
     pub fn step_named(&self, name: &str) -> Option<StepIx> {
         self.steps.iter().position(|step| &*step.name == name)
     }
+
+    /// Whether something else than its time can keep a saga from beginning.
+    pub fn is_gated(&self) -> bool {
+        self.max_running.is_some() || self.lock.is_some()
+    }
 }
 
 /// One unit of a definition.

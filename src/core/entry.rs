@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::core::id::{Action, StepIx};
-use crate::core::saga::{Failure, SagaError};
+use crate::core::id::{Action, Spot};
+use crate::core::saga::{Addressee, Failure, Parent, SagaError};
 use crate::core::time::Time;
 
 /// Something that happened.
@@ -25,11 +25,19 @@ pub enum Entry {
         /// W3C trace context of the start.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         trace: Option<String>,
+        /// The step that runs it, if it is a child.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<Parent>,
+        /// The value of its definition's `lock`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lock: Option<Arc<str>>,
         /// How many steps its definition has.
         steps: usize,
-        /// Who started it: `http`, `amqp` or the name of a token.
+        /// Who started it: `http`, `amqp`, `event`, `saga` or the name of a token.
         actor: String,
     },
+    /// It could begin, but for its lock or the limit of sagas that run at once.
+    Held {},
     /// It begins.
     Started {
         /// When it will compensate unless it completed.
@@ -37,45 +45,79 @@ pub enum Entry {
     },
     /// A step's `when` is false.
     Skipped {
-        /// The step.
-        step: StepIx,
+        /// The unit.
+        spot: Spot,
+    },
+    /// A `foreach` step has its list: from now on it is its elements.
+    Expanded {
+        /// The unit of the step.
+        spot: Spot,
+        /// The list: an array.
+        elements: Arc<Value>,
     },
     /// The next attempt waits for a delay or a back-off.
     Scheduled {
-        /// The step.
-        step: StepIx,
-        /// Forward or undo.
+        /// The unit.
+        spot: Spot,
+        /// Which action.
         action: Action,
         /// When it is sent.
         due: Time,
     },
-    /// A command goes out.
+    /// A command, an event or an order to a child saga goes out.
     Sent {
-        /// The step.
-        step: StepIx,
-        /// Forward or undo.
+        /// The unit.
+        spot: Spot,
+        /// Which action.
         action: Action,
         /// From 1.
         attempt: u32,
-        /// When the attempt times out.
-        deadline: Time,
+        /// When the attempt times out; `None`: it does not.
+        deadline: Option<Time>,
+    },
+    /// A step waits for a signal or an event.
+    Waiting {
+        /// The unit.
+        spot: Spot,
+        /// Until when.
+        deadline: Option<Time>,
+    },
+    /// A signal or an event came; the steps that wait for it take it when they are reached.
+    Received {
+        /// Who may take it.
+        to: Addressee,
+        /// Tells it from others.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<Arc<str>>,
+        /// What it says.
+        payload: Arc<Value>,
+        /// Who sent it, where an operator did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        actor: Option<String>,
+    },
+    /// A step that waits takes the first signal or event that is there for it, and has succeeded.
+    Taken {
+        /// The unit.
+        spot: Spot,
+        /// To whom it came.
+        to: Addressee,
     },
     /// The participant is still at it: the attempt's time-out begins anew.
     Extended {
-        /// The step.
-        step: StepIx,
-        /// Forward or undo.
+        /// The unit.
+        spot: Spot,
+        /// Which action.
         action: Action,
         /// The attempt.
         attempt: u32,
-        /// When it times out now.
-        deadline: Time,
+        /// When it times out now; `None`: not any more.
+        deadline: Option<Time>,
     },
     /// A success decided an action; also one that came late.
     Succeeded {
-        /// The step.
-        step: StepIx,
-        /// Forward or undo.
+        /// The unit.
+        spot: Spot,
+        /// Which action.
         action: Action,
         /// The attempt that was answered.
         attempt: u32,
@@ -85,10 +127,12 @@ pub enum Entry {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         late: bool,
     },
-    /// A failure decided an execute.
+    /// A failure decided an execute, or the question how it ended.
     Failed {
-        /// The step.
-        step: StepIx,
+        /// The unit.
+        spot: Spot,
+        /// Which action.
+        action: Action,
         /// The attempt that was answered; 0 where none was ever sent.
         attempt: u32,
         /// Why.
@@ -96,9 +140,9 @@ pub enum Entry {
     },
     /// An attempt failed in a way that leaves room for another.
     AttemptFailed {
-        /// The step.
-        step: StepIx,
-        /// Forward or undo.
+        /// The unit.
+        spot: Spot,
+        /// Which action.
         action: Action,
         /// The attempt.
         attempt: u32,
@@ -109,9 +153,9 @@ pub enum Entry {
     },
     /// What was thought of an attempt turned out otherwise: the broker gave it back unhandled.
     NeverRan {
-        /// The step.
-        step: StepIx,
-        /// Forward or undo.
+        /// The unit.
+        spot: Spot,
+        /// Which action.
         action: Action,
         /// The attempt.
         attempt: u32,
@@ -120,22 +164,22 @@ pub enum Entry {
     },
     /// There will be no further attempt.
     Exhausted {
-        /// The step.
-        step: StepIx,
-        /// Forward or undo.
+        /// The unit.
+        spot: Spot,
+        /// Which action.
         action: Action,
         /// The last failure.
         failure: Failure,
     },
-    /// A step that waited for its first attempt is not sent after all.
+    /// A step that waited for its first attempt, a signal or an event does not happen after all.
     Withdrawn {
-        /// The step.
-        step: StepIx,
+        /// The unit.
+        spot: Spot,
     },
     /// A late success came after the compensation was sent: it is sent once more, under a new idempotency key.
     CompensationRenewed {
-        /// The step.
-        step: StepIx,
+        /// The unit.
+        spot: Spot,
     },
     /// The saga turns round.
     Compensating {
@@ -149,9 +193,9 @@ pub enum Entry {
     Suspended {
         /// For a person.
         reason: String,
-        /// The step whose compensation failed.
+        /// What it can't go on without.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        step: Option<StepIx>,
+        spot: Option<Spot>,
         /// Who, where an operator did it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         actor: Option<String>,
@@ -167,9 +211,9 @@ pub enum Entry {
     },
     /// An operator gave a failed action fresh attempts.
     Retried {
-        /// The step.
-        step: StepIx,
-        /// Forward or undo.
+        /// The unit.
+        spot: Spot,
+        /// Which action.
         action: Action,
         /// Who.
         actor: String,
@@ -179,8 +223,8 @@ pub enum Entry {
     },
     /// An operator found out by hand how a step ended.
     Resolved {
-        /// The step.
-        step: StepIx,
+        /// The unit.
+        spot: Spot,
         /// How.
         outcome: Resolution,
         /// The reply of a success.
@@ -190,6 +234,11 @@ pub enum Entry {
         reason: String,
         /// Who.
         actor: String,
+    },
+    /// The saga that runs this one wants it undone.
+    UndoAsked {
+        /// The attempt: the end of the undoing answers it.
+        attempt: u32,
     },
     /// Ended: all steps ended well.
     Completed {

@@ -2,13 +2,35 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 /// A saga's id, a UUIDv7: ids sort by the time of their start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SagaId(pub Uuid);
+
+impl SagaId {
+    /// The child that a unit of `parent` runs, which began to at `began`, in milliseconds since 1970: the same however often that is
+    /// worked out. A UUIDv7 as any other, with what would be random derived.
+    pub fn child(parent: SagaId, spot: Spot, began: i64) -> SagaId {
+        let (high, low) = parent.0.as_u64_pair();
+        let unit = ((spot.step as u64) << 33) | spot.item.map_or(0, |item| (u64::from(item) << 1) | 1);
+        let first = mix(high ^ mix(low ^ mix(unit)));
+        let second = mix(first ^ low);
+        let millis = (began as u64) & 0xffff_ffff_ffff;
+        let high = (millis << 16) | 0x7000 | (first & 0x0fff);
+        SagaId(Uuid::from_u64_pair(high, (second >> 2) | (0b10 << 62)))
+    }
+}
+
+/// The finaliser of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
+pub(super) fn mix(mut z: u64) -> u64 {
+    z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
 
 impl fmt::Display for SagaId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -19,7 +41,55 @@ impl fmt::Display for SagaId {
 /// A step's place in its definition, from 0.
 pub type StepIx = usize;
 
-/// The two directions a step can be asked to go.
+/// A unit of a saga: a step, or one element of a `foreach` step. Written `3`, or `3.17` for element 17.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Spot {
+    /// The step.
+    pub step: StepIx,
+    /// The element, from 0; `None`: the step's own unit.
+    pub item: Option<u32>,
+}
+
+impl From<StepIx> for Spot {
+    fn from(step: StepIx) -> Spot {
+        Spot { step, item: None }
+    }
+}
+
+impl fmt::Display for Spot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.item {
+            None => write!(f, "{}", self.step),
+            Some(item) => write!(f, "{}.{item}", self.step),
+        }
+    }
+}
+
+impl std::str::FromStr for Spot {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Spot, Self::Err> {
+        Ok(match text.split_once('.') {
+            None => Spot { step: text.parse()?, item: None },
+            Some((step, item)) => Spot { step: step.parse()?, item: Some(item.parse()?) },
+        })
+    }
+}
+
+impl Serialize for Spot {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Spot {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Spot, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What a unit can be asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
@@ -27,6 +97,8 @@ pub enum Action {
     Execute,
     /// Its undo.
     Compensate,
+    /// The question how the forward action ended.
+    Probe,
 }
 
 impl Action {
@@ -35,19 +107,20 @@ impl Action {
         match self {
             Action::Execute => "execute",
             Action::Compensate => "compensate",
+            Action::Probe => "probe",
         }
     }
 }
 
 /// Which sending of which command: what an answer, a dead letter or a returned message is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ticket {
     /// The saga.
     pub saga: SagaId,
-    /// The step in the saga's revision of its definition.
-    pub step: StepIx,
-    /// Forward or undo.
+    /// The unit, in the saga's revision of its definition.
+    pub spot: Spot,
+    /// What it was asked to do.
     pub action: Action,
-    /// From 1, counted for each action of each step.
+    /// From 1, counted for each action of each unit.
     pub attempt: u32,
 }

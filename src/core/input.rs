@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use crate::core::answer::Answer;
+use crate::core::answer::RawAnswer;
 use crate::core::entry::Resolution;
-use crate::core::id::{Action, StepIx};
+use crate::core::id::{Action, Spot, StepIx, Ticket};
 use crate::core::saga::Reason;
 
 /// One thing that happened to one saga from outside.
@@ -12,20 +12,20 @@ use crate::core::saga::Reason;
 pub enum Input {
     /// A participant answered.
     Answer {
-        /// The step.
-        step: StepIx,
-        /// Forward or undo.
+        /// The unit.
+        spot: Spot,
+        /// Which action.
         action: Action,
         /// The attempt it answers.
         attempt: u32,
         /// What it said.
-        answer: Answer,
+        answer: RawAnswer,
     },
     /// The broker gave a command back.
     Undelivered {
-        /// The step.
-        step: StepIx,
-        /// Forward or undo.
+        /// The unit.
+        spot: Spot,
+        /// Which action.
         action: Action,
         /// The attempt that came back.
         attempt: u32,
@@ -35,6 +35,37 @@ pub enum Input {
         message: String,
         /// A consumer had it before.
         delivered_before: bool,
+    },
+    /// Somebody sent a signal.
+    Signal {
+        /// Its name.
+        name: String,
+        /// Tells it from others: the same one may come twice.
+        id: Option<String>,
+        /// What it says.
+        payload: Value,
+        /// Who sent it, where that is known.
+        actor: Option<String>,
+    },
+    /// Another service published an event that belongs to this saga.
+    Event {
+        /// The step that it concerns.
+        step: StepIx,
+        /// What it is to the step.
+        bearing: Bearing,
+        /// Tells it from others: the same one may come twice.
+        id: Option<String>,
+        /// Its body.
+        body: Value,
+        /// Its headers.
+        headers: Value,
+    },
+    /// The lock and the place that the saga was held for are its own, if it is still held.
+    Admit,
+    /// The saga that runs this one wants it undone; the attempt to answer.
+    Undo {
+        /// The unit of the saga that runs it: nobody else may ask.
+        by: Ticket,
     },
     /// A timer may be due.
     Tick,
@@ -50,6 +81,17 @@ pub enum Input {
         /// For a person.
         message: String,
     },
+}
+
+/// What an event is to a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Bearing {
+    /// What it waits for.
+    Awaited,
+    /// Its command, or its undo, was done.
+    Success(Action),
+    /// Its command, or its undo, failed.
+    Failure(Action),
 }
 
 /// What operators can ask for.
@@ -74,6 +116,8 @@ pub enum Order {
     Retry {
         /// The step's name.
         step: String,
+        /// Only this element of it.
+        item: Option<u32>,
         /// The operator's words.
         reason: Option<String>,
     },
@@ -81,6 +125,8 @@ pub enum Order {
     Resolve {
         /// The step's name.
         step: String,
+        /// Only this element of it.
+        item: Option<u32>,
         /// What.
         outcome: Resolution,
         /// The reply of a success.
@@ -99,4 +145,7 @@ pub enum Forbidden {
     /// The saga has no such step.
     #[error("the saga has no step `{0}`")]
     NoSuchStep(String),
+    /// No step of the saga waits for such a signal.
+    #[error("no step of the saga waits for a signal `{0}`")]
+    NoSuchSignal(String),
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::core::definition::Retry;
-use crate::core::id::Ticket;
+use crate::core::id::{Spot, Ticket, mix};
 
 /// How long to wait after the failure of `tries` attempts, `tries` ≥ 1. `ticket` seeds the jitter, so that sagas that failed
 /// together do not come back together.
@@ -15,15 +15,12 @@ pub fn backoff(retry: &Retry, tries: u32, ticket: Ticket) -> Duration {
     Duration::from_millis((varied.max(0.0) * 1000.0).round() as u64)
 }
 
-/// A number in [0, 1) from a ticket, by the finaliser of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom
-/// number generators", 2014).
+/// A number in [0, 1) from a ticket.
 fn fraction(ticket: Ticket) -> f64 {
     let (high, low) = ticket.saga.0.as_u64_pair();
-    let mut z = high ^ low.rotate_left(32) ^ ((ticket.step as u64) << 40) ^ ((ticket.action as u64) << 39);
-    z = z.wrapping_add(u64::from(ticket.attempt).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    let Spot { step, item } = ticket.spot;
+    let unit = ((step as u64) << 40) ^ ((ticket.action as u64) << 38) ^ item.map_or(0, |item| u64::from(item) + 1);
+    (mix(high ^ low.rotate_left(32) ^ mix(unit ^ (u64::from(ticket.attempt) << 44))) >> 11) as f64 / (1u64 << 53) as f64
 }
 
 #[cfg(test)]
@@ -35,7 +32,7 @@ mod tests {
     use crate::core::id::{Action, SagaId};
 
     fn ticket(saga: u128, attempt: u32) -> Ticket {
-        Ticket { saga: SagaId(Uuid::from_u128(saga)), step: 1, action: Action::Execute, attempt }
+        Ticket { saga: SagaId(Uuid::from_u128(saga)), spot: 1.into(), action: Action::Execute, attempt }
     }
 
     #[test]

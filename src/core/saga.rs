@@ -1,12 +1,31 @@
 //! A saga's state: a fold of its journal.
+//!
+//! ```text
+//!   Saga ─> StepState ─> Unit: one, or one for each element of a `foreach` ─> ActionState: execute, compensate, probe
+//! ```
+
+pub mod action;
+pub mod elements;
+pub mod failure;
+pub mod status;
+pub mod step;
+pub mod tally;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::core::definition::{CompensateOn, Definition, Step};
-use crate::core::id::{Action, SagaId, StepIx};
+pub use self::action::{ActionState, Progress};
+pub use self::elements::{Chunk, Elements, MOST_ELEMENTS, Search};
+pub use self::failure::{Failure, Reason};
+pub use self::status::{Status, StepStatus};
+pub use self::step::{StepState, Unit};
+pub use self::tally::{Tally, earliest};
+
+use crate::core::definition::Definition;
+use crate::core::id::{SagaId, Spot, StepIx};
 use crate::core::time::Time;
 
 /// One running or ended instance of a definition.
@@ -22,6 +41,12 @@ pub struct Saga {
     pub key: Option<Arc<str>>,
     /// AMQP priority of its commands, 0 to 9.
     pub priority: u8,
+    /// The step that runs it, if it is a child.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
+    /// The value of its definition's `lock`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<Arc<str>>,
     /// What it was started with. Kept in a column of its own: it never changes.
     #[serde(skip)]
     pub input: Arc<Value>,
@@ -43,6 +68,12 @@ pub struct Saga {
     pub error: Option<SagaError>,
     /// In the order of the definition.
     pub steps: Vec<StepState>,
+    /// Signals and events that came before their step was reached.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub letters: Vec<Letter>,
+    /// The ids of the latest signals and events that steps have taken: they may come again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taken: Vec<Arc<str>>,
     /// How many journal entries it has.
     pub entries: u64,
     /// How many transitions it has been through: the version that fences concurrent writers.
@@ -55,8 +86,10 @@ pub struct Saga {
 pub enum Phase {
     /// Accepted; begins at `due`.
     Pending {
-        /// When it begins.
+        /// When it begins, at the earliest.
         due: Time,
+        /// It could begin, but for its lock or the limit of sagas that run at once.
+        held: bool,
     },
     /// Going forward.
     Running,
@@ -88,8 +121,48 @@ pub struct Suspension {
     pub reason: String,
     /// Since when.
     pub since: Time,
-    /// The step whose compensation failed; `None` where an operator asked for it, or sagad itself could not go on.
-    pub step: Option<StepIx>,
+    /// What it can't go on without; `None` where an operator asked for it, or sagad itself could not go on.
+    pub spot: Option<Spot>,
+}
+
+/// The step of another saga that runs this one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Parent {
+    /// The other saga.
+    pub saga: SagaId,
+    /// Its unit.
+    pub spot: Spot,
+    /// Its step's name.
+    pub step: Arc<str>,
+    /// The attempt that began this saga: the end of this saga answers it.
+    pub attempt: u32,
+    /// How many sagas are above this one.
+    pub depth: u32,
+    /// The latest attempt at having this saga undone: the end of that answers it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<u32>,
+}
+
+/// A signal or an event that a step will take once it waits for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Letter {
+    /// Which steps may take it.
+    pub to: Addressee,
+    /// Tells it from others, if whoever sent it said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Arc<str>>,
+    /// What it says.
+    pub payload: Arc<Value>,
+}
+
+/// Which steps may take a [`Letter`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Addressee {
+    /// Those that wait for this signal.
+    Signal(Arc<str>),
+    /// This one, which waits for an event.
+    Step(StepIx),
 }
 
 /// Why a saga compensates.
@@ -99,372 +172,6 @@ pub struct SagaError {
     pub step: Option<StepIx>,
     /// What went wrong.
     pub failure: Failure,
-}
-
-/// What went wrong, as a participant, the broker or sagad put it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Failure {
-    /// Its class.
-    pub reason: Reason,
-    /// For a person.
-    pub message: String,
-    /// Whatever the participant added; null where nothing.
-    #[serde(default, skip_serializing_if = "Value::is_null")]
-    pub details: Value,
-}
-
-impl Failure {
-    /// A failure without details.
-    pub fn new(reason: Reason, message: impl Into<String>) -> Failure {
-        Failure { reason, message: message.into(), details: Value::Null }
-    }
-}
-
-/// The classes of failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reason {
-    /// The participant said so.
-    Failure,
-    /// No answer came in time.
-    Timeout,
-    /// The participant rejected the command without requeue.
-    Rejected,
-    /// The command died of old age in its queue.
-    Expired,
-    /// It was delivered too often.
-    DeliveryLimit,
-    /// Its queue was full.
-    MaxLength,
-    /// No queue took it.
-    Unroutable,
-    /// The answer breaks the step's reply rules.
-    InvalidReply,
-    /// A template or an expression could not be rendered.
-    Template,
-    /// The saga's own deadline.
-    Deadline,
-    /// An operator cancelled.
-    Cancelled,
-    /// A child saga failed.
-    Child,
-}
-
-impl Reason {
-    /// The word in messages and answers.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Reason::Failure => "failure",
-            Reason::Timeout => "timeout",
-            Reason::Rejected => "rejected",
-            Reason::Expired => "expired",
-            Reason::DeliveryLimit => "delivery_limit",
-            Reason::MaxLength => "max_length",
-            Reason::Unroutable => "unroutable",
-            Reason::InvalidReply => "invalid_reply",
-            Reason::Template => "template",
-            Reason::Deadline => "deadline",
-            Reason::Cancelled => "cancelled",
-            Reason::Child => "child",
-        }
-    }
-}
-
-/// One step of one saga.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct StepState {
-    /// Forward.
-    pub execute: ActionState,
-    /// Its undo.
-    #[serde(default, skip_serializing_if = "ActionState::is_untouched")]
-    pub compensate: ActionState,
-}
-
-/// One action of one step: the same machine forward and in undo.
-///
-/// ```text
-///   Idle ──> Scheduled <──> Running ──> Succeeded
-///     │          └─────────────┴──────> Failed ──(a late success)──> Succeeded
-///     └──> Skipped
-/// ```
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ActionState {
-    /// How many attempts were sent, ever: attempt numbers never repeat.
-    pub attempt: u32,
-    /// Attempts that the present budget does not count: those before an operator's retry or before the present round.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub spent: u32,
-    /// Attempts of earlier rounds: their answers no longer count.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub void: u32,
-    /// How often a late success began this action anew under another idempotency key.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub round: u32,
-    /// Attempts that the participant may have handled without an answer.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unanswered: Vec<u32>,
-    /// Whether a participant had its hands on it for certain: it said what came of it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub handled: bool,
-    /// Whether the participant said of the latest attempt that it is still at it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub pending: bool,
-    /// Why the last attempt failed, while another may follow.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_failure: Option<Failure>,
-    /// When the first attempt was sent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub started_at: Option<Time>,
-    /// How far it is.
-    pub progress: Progress,
-}
-
-fn is_zero(n: &u32) -> bool {
-    *n == 0
-}
-
-/// How far an action is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Progress {
-    /// Not begun.
-    #[default]
-    Idle,
-    /// Waits for its delay or its back-off.
-    Scheduled {
-        /// When the next attempt is sent.
-        due: Time,
-    },
-    /// A command is out.
-    Running {
-        /// When the attempt times out.
-        deadline: Time,
-    },
-    /// Done.
-    Succeeded {
-        /// When.
-        at: Time,
-        /// What the participant answered.
-        reply: Arc<Value>,
-    },
-    /// Not done, or nobody knows.
-    Failed {
-        /// When.
-        at: Time,
-        /// Why.
-        failure: Failure,
-        /// The attempt whose answer decided it; `None` where none did.
-        by: Option<u32>,
-    },
-    /// `when` was false.
-    Skipped {
-        /// When.
-        at: Time,
-    },
-    /// An operator gave it up.
-    GivenUp {
-        /// When.
-        at: Time,
-        /// The operator's reason, or the last failure.
-        failure: Failure,
-    },
-}
-
-impl ActionState {
-    /// Whether nothing ever happened to it.
-    pub fn is_untouched(&self) -> bool {
-        *self == ActionState::default()
-    }
-
-    /// Whether a command is out and its answer awaited.
-    pub fn in_flight(&self) -> bool {
-        matches!(self.progress, Progress::Running { .. })
-    }
-
-    /// Whether a command is out or will be.
-    pub fn under_way(&self) -> bool {
-        matches!(self.progress, Progress::Running { .. } | Progress::Scheduled { .. })
-    }
-
-    /// Whether it was sent, ended without an answer, and may have been done.
-    pub fn in_doubt(&self) -> bool {
-        matches!(self.progress, Progress::Failed { by: None, .. }) && !self.unanswered.is_empty()
-    }
-
-    /// Attempts of the present budget.
-    pub fn tries(&self) -> u32 {
-        self.attempt - self.spent
-    }
-
-    /// The reply of a success.
-    pub fn reply(&self) -> Option<&Arc<Value>> {
-        match &self.progress {
-            Progress::Succeeded { reply, .. } => Some(reply),
-            _ => None,
-        }
-    }
-
-    /// What made it, or its last attempt, fail.
-    pub fn failure(&self) -> Option<&Failure> {
-        match &self.progress {
-            Progress::Failed { failure, .. } | Progress::GivenUp { failure, .. } => Some(failure),
-            _ => self.last_failure.as_ref(),
-        }
-    }
-
-    /// When it came to an end.
-    pub fn ended_at(&self) -> Option<Time> {
-        match self.progress {
-            Progress::Succeeded { at, .. }
-            | Progress::Failed { at, .. }
-            | Progress::Skipped { at }
-            | Progress::GivenUp { at, .. } => Some(at),
-            Progress::Idle | Progress::Scheduled { .. } | Progress::Running { .. } => None,
-        }
-    }
-}
-
-impl StepState {
-    /// One of the two directions.
-    pub fn action(&self, action: Action) -> &ActionState {
-        match action {
-            Action::Execute => &self.execute,
-            Action::Compensate => &self.compensate,
-        }
-    }
-
-    /// One of the two directions, to change it.
-    pub fn action_mut(&mut self, action: Action) -> &mut ActionState {
-        match action {
-            Action::Execute => &mut self.execute,
-            Action::Compensate => &mut self.compensate,
-        }
-    }
-
-    /// Whether the outcome of the execute has to be undone.
-    pub fn needs_undo(&self, step: &Step) -> bool {
-        let Some(compensate) = &step.compensate else { return false };
-        let CompensateOn { success, in_doubt, failure } = compensate.on;
-        match self.execute.progress {
-            Progress::Succeeded { .. } => success,
-            Progress::Failed { .. } if self.execute.in_doubt() => in_doubt,
-            Progress::Failed { .. } => failure && self.execute.handled,
-            _ => false,
-        }
-    }
-
-    /// Whether nothing of this step is left to undo or to wait for: what was before it may be undone.
-    pub fn is_settled(&self, step: &Step, policy: crate::core::definition::OnCompensationFailure) -> bool {
-        use crate::core::definition::OnCompensationFailure::Continue;
-        match self.compensate.progress {
-            Progress::Succeeded { .. } | Progress::GivenUp { .. } => true,
-            Progress::Failed { .. } => policy == Continue,
-            Progress::Running { .. } | Progress::Scheduled { .. } => false,
-            Progress::Idle | Progress::Skipped { .. } => !self.execute.under_way() && !self.needs_undo(step),
-        }
-    }
-
-    /// The status, as users see it.
-    pub fn status(&self) -> StepStatus {
-        match self.compensate.progress {
-            Progress::Scheduled { .. } | Progress::Running { .. } => return StepStatus::Compensating,
-            Progress::Succeeded { .. } => return StepStatus::Compensated,
-            Progress::Failed { .. } | Progress::GivenUp { .. } => return StepStatus::CompensationFailed,
-            Progress::Idle | Progress::Skipped { .. } => {}
-        }
-        match self.execute.progress {
-            Progress::Idle => StepStatus::Pending,
-            Progress::Scheduled { .. } => StepStatus::Scheduled,
-            Progress::Running { .. } => StepStatus::Running,
-            Progress::Succeeded { .. } => StepStatus::Succeeded,
-            Progress::Skipped { .. } => StepStatus::Skipped,
-            Progress::Failed { .. } if self.execute.in_doubt() => StepStatus::InDoubt,
-            Progress::Failed { .. } | Progress::GivenUp { .. } => StepStatus::Failed,
-        }
-    }
-}
-
-/// A step's status, as users see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the words explain themselves")]
-pub enum StepStatus {
-    Pending,
-    Skipped,
-    Scheduled,
-    Running,
-    Succeeded,
-    Failed,
-    InDoubt,
-    Compensating,
-    Compensated,
-    CompensationFailed,
-}
-
-impl StepStatus {
-    /// The word in templates and answers.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            StepStatus::Pending => "pending",
-            StepStatus::Skipped => "skipped",
-            StepStatus::Scheduled => "scheduled",
-            StepStatus::Running => "running",
-            StepStatus::Succeeded => "succeeded",
-            StepStatus::Failed => "failed",
-            StepStatus::InDoubt => "in_doubt",
-            StepStatus::Compensating => "compensating",
-            StepStatus::Compensated => "compensated",
-            StepStatus::CompensationFailed => "compensation_failed",
-        }
-    }
-}
-
-/// A saga's status, as users see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(missing_docs, reason = "the words explain themselves")]
-pub enum Status {
-    Pending,
-    Running,
-    Compensating,
-    Suspended,
-    Completed,
-    Compensated,
-    Failed,
-}
-
-impl Status {
-    /// All of them.
-    pub const ALL: [Status; 7] = [
-        Status::Pending,
-        Status::Running,
-        Status::Compensating,
-        Status::Suspended,
-        Status::Completed,
-        Status::Compensated,
-        Status::Failed,
-    ];
-
-    /// The word in columns, filters and answers.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Status::Pending => "pending",
-            Status::Running => "running",
-            Status::Compensating => "compensating",
-            Status::Suspended => "suspended",
-            Status::Completed => "completed",
-            Status::Compensated => "compensated",
-            Status::Failed => "failed",
-        }
-    }
-
-    /// Reads the word.
-    pub fn parse(word: &str) -> Option<Status> {
-        Status::ALL.into_iter().find(|status| status.as_str() == word)
-    }
-
-    /// Whether a saga of this status has ended.
-    pub fn is_terminal(self) -> bool {
-        matches!(self, Status::Completed | Status::Compensated | Status::Failed)
-    }
 }
 
 impl Saga {
@@ -489,35 +196,63 @@ impl Saga {
         }
     }
 
+    /// A unit of it.
+    pub fn unit(&self, spot: Spot) -> Option<&Unit> {
+        self.steps.get(spot.step)?.unit(spot.item)
+    }
+
+    /// A unit of it, to change it.
+    pub fn unit_mut(&mut self, spot: Spot) -> Option<&mut Unit> {
+        self.steps.get_mut(spot.step)?.unit_mut(spot.item)
+    }
+
+    /// Whether a step that is a point of no return has succeeded: from then on it only goes forward.
+    pub fn is_past_pivot(&self, definition: &Definition) -> bool {
+        let mut steps = definition.steps.iter().zip(&self.steps);
+        steps.any(|(step, state)| {
+            step.pivot && state.units().all(|(_, unit)| matches!(unit.execute.progress, Progress::Succeeded { .. }))
+        })
+    }
+
+    /// Notes in the state what can only be told from the elements of its steps, which are stored apart.
+    pub fn sum_up(&mut self, definition: &Definition) {
+        for (step, state) in definition.steps.iter().zip(&mut self.steps) {
+            let status = state.elements.is_some().then(|| state.status(step, definition.on_compensation_failure));
+            if let Some(elements) = &mut state.elements {
+                elements.status = status;
+            }
+        }
+    }
+
     /// When it next wants a [`Tick`](crate::core::input::Input::Tick) from the database.
     ///
     /// Time-outs and deadlines are the database's alone and exact. Delays and back-offs of `slack` or more are the
     /// broker's to wake; the database has them `slack` later, in case the broker lost the wake-up.
-    pub fn due(&self, slack: std::time::Duration) -> Option<Time> {
-        let wait = |due: Time| if due.since(self.updated_at) < SHORTEST_BROKER_DELAY { due } else { due.plus(slack) };
-        let deadline = if self.phase == Phase::Running && self.suspended.is_none() { self.deadline } else { None };
-        let time_outs = self.actions().filter_map(|action| match action.progress {
-            Progress::Running { deadline } => Some(deadline),
-            _ => None,
-        });
-        time_outs.chain(self.waits().map(wait)).chain(deadline).min()
+    pub fn due(&self, definition: &Definition, slack: Duration) -> Option<Time> {
+        let Timers { deadline, time_out, wait } = self.timers(definition);
+        let wait =
+            wait.map(|due| if due.since(self.updated_at) < SHORTEST_BROKER_DELAY { due } else { due.plus(slack) });
+        earliest(deadline, earliest(time_out, wait))
     }
 
-    /// When its delays and back-offs are over, in no order. A suspended saga waits for an operator alone.
-    pub fn waits(&self) -> impl Iterator<Item = Time> + '_ {
-        let start = match self.phase {
-            Phase::Pending { due } => Some(due),
-            _ => None,
-        };
-        let scheduled = self.actions().filter_map(|action| match action.progress {
-            Progress::Scheduled { due } => Some(due),
-            _ => None,
-        });
-        scheduled.chain(start).filter(|_| self.suspended.is_none())
-    }
-
-    fn actions(&self) -> impl Iterator<Item = &ActionState> {
-        self.steps.iter().flat_map(|step| [&step.execute, &step.compensate])
+    /// What it waits for. A suspended saga waits for an operator, and for answers.
+    pub fn timers(&self, definition: &Definition) -> Timers {
+        let mut timers = Timers::default();
+        for (step, state) in definition.steps.iter().zip(&self.steps) {
+            let tally = state.tally(step, definition.on_compensation_failure);
+            timers.time_out = earliest(timers.time_out, tally.time_out);
+            timers.wait = earliest(timers.wait, tally.wait);
+        }
+        if let Phase::Pending { due, held: false } = self.phase {
+            timers.wait = Some(due);
+        }
+        if self.phase == Phase::Running && !self.is_past_pivot(definition) {
+            timers.deadline = self.deadline;
+        }
+        match self.suspended {
+            Some(_) => Timers { time_out: timers.time_out, ..Timers::default() },
+            None => timers,
+        }
     }
 
     /// Whether what `definition` says fits this state: the same number of steps.
@@ -526,5 +261,16 @@ impl Saga {
     }
 }
 
+/// When a saga's timers are due, each kind's earliest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timers {
+    /// The saga's own deadline.
+    pub deadline: Option<Time>,
+    /// Of an attempt.
+    pub time_out: Option<Time>,
+    /// The end of a delay or a back-off.
+    pub wait: Option<Time>,
+}
+
 /// The first rung of the ladder of delay queues: what is sooner is waited for in memory.
-pub const SHORTEST_BROKER_DELAY: std::time::Duration = std::time::Duration::from_millis(100);
+pub const SHORTEST_BROKER_DELAY: Duration = Duration::from_millis(100);

@@ -10,6 +10,7 @@ use crate::core::decide::{Decision, Transition};
 use crate::core::definition::{Definition, Priority, Schema};
 use crate::core::entry::Entry;
 use crate::core::id::SagaId;
+use crate::core::saga::Parent;
 use crate::core::template::{Scope, Template};
 use crate::core::time::Time;
 
@@ -30,6 +31,8 @@ pub struct NewSaga {
     pub trace: Option<String>,
     /// Who asked.
     pub actor: String,
+    /// The step that runs it, if it is a child.
+    pub parent: Option<Parent>,
 }
 
 /// One thing wrong with an input.
@@ -66,18 +69,30 @@ pub fn check_input(definition: &Definition, input: &Arc<Value>) -> Result<Option
     }
     let Some(template) = &definition.key else { return Ok(None) };
     let wrong = |detail: String| vec![InputError { pointer: String::new(), detail }];
-    let key = match render(template, input).map_err(|error| wrong(format!("the key can't be made: {error}")))? {
+    as_key(template, input).map(Some).map_err(|error| wrong(format!("the key {error}")))
+}
+
+/// What keeps a saga from running beside others: the value of its definition's `lock`.
+///
+/// # Errors
+/// It can't be made from the input.
+pub fn lock_of(definition: &Definition, input: &Arc<Value>) -> Result<Option<Arc<str>>, Vec<InputError>> {
+    let wrong = |error: String| vec![InputError { pointer: String::new(), detail: format!("the lock's key {error}") }];
+    definition.lock.as_ref().map(|lock| as_key(&lock.key, input)).transpose().map_err(wrong)
+}
+
+/// A rendered key; else what is wrong with it.
+fn as_key(template: &Template, input: &Arc<Value>) -> Result<Arc<str>, String> {
+    let key = match render(template, input).map_err(|error| format!("can't be made: {error}"))? {
         Value::String(key) => key,
         Value::Number(number) => number.to_string(),
-        other => return Err(wrong(format!("the key must be a string or a number, it is {other}"))),
+        other => return Err(format!("must be a string or a number, it is {other}")),
     };
     match key.chars().count() {
-        0 => Err(wrong("the key is empty".into())),
-        length if length > LONGEST_KEY => {
-            Err(wrong(format!("the key has {length} characters, {LONGEST_KEY} are allowed")))
-        }
-        _ if key.chars().any(char::is_control) => Err(wrong("the key has control characters in it".into())),
-        _ => Ok(Some(key.into())),
+        0 => Err("is empty".into()),
+        length if length > LONGEST_KEY => Err(format!("has {length} characters, {LONGEST_KEY} are allowed")),
+        _ if key.chars().any(char::is_control) => Err("has control characters in it".into()),
+        _ => Ok(key.into()),
     }
 }
 
@@ -101,13 +116,16 @@ pub fn start(
             })?
         }
     };
+    let lock = lock_of(definition, &new.input)?;
     let due = now.plus(new.delay);
     let steps = definition.steps.len();
-    let accepted = Entry::Accepted { key, priority, due, trace: new.trace, steps, actor: new.actor };
+    let (trace, parent) = (new.trace, new.parent);
+    let accepted = Entry::Accepted { key, priority, due, trace, parent, lock, steps, actor: new.actor };
     let origin = Origin { id: new.id, definition: definition.name.clone(), revision: new.revision, input: new.input };
     let Some(saga) = begin(origin, &accepted, now) else { unreachable!("an accepted saga begins") };
     let mut transition = Transition::new(definition, saga, now);
     transition.entries.push(accepted);
+    transition.greet_parent();
     transition.advance();
     Ok(transition.into_decision())
 }
@@ -132,7 +150,8 @@ fn render(template: &Template, input: &Arc<Value>) -> Result<Value, crate::core:
     template.render(&Scope::of_input(input.clone()))
 }
 
-fn schema_errors(schema: &Schema, input: &Value) -> Vec<InputError> {
+/// All that breaks a schema.
+pub(super) fn schema_errors(schema: &Schema, input: &Value) -> Vec<InputError> {
     // The common case, an input that fits, takes the validator's quick way.
     if schema.validator.is_valid(input) {
         return Vec::new();

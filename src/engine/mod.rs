@@ -31,7 +31,6 @@ use crate::definitions::Definitions;
 use crate::engine::cache::{Cache, Cached};
 use crate::engine::round::{Outcome, Round};
 use crate::engine::work::Work;
-pub use crate::engine::work::read_saga;
 use crate::health::{Health, Part};
 use crate::intake::{Item, Refusal, Request, Settle};
 use crate::outbox::Outbox;

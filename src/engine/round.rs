@@ -8,7 +8,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::dead_letter;
-use super::work::{Work, quarantine, read_saga};
+use super::work::{Work, quarantine};
 use crate::broker::names::Names;
 use crate::core::decide::{Ignored, decide};
 use crate::core::definition::{Definition, KeyReuse};
@@ -19,7 +19,9 @@ use crate::core::start::{NewSaga, check_input, start};
 use crate::core::time::Time;
 use crate::definitions::{Definitions, Pinned};
 use crate::intake::{Item, Refusal, Request, Start, Started};
-use crate::store::{Batch, Birth, Claim, ClaimKind, DeadLetter, SagaWrite, Store, StoreError, StoredSaga, encode};
+use crate::store::{
+    Batch, Birth, Claim, ClaimKind, DeadLetter, SagaWrite, Store, StoreError, StoredSaga, encode, read_saga,
+};
 use crate::wire::signature::Signer;
 
 /// What came of an item, valid once the saga it is about is committed.
@@ -294,6 +296,7 @@ impl Round {
             delay: asked.delay,
             trace: asked.trace.clone(),
             actor: asked.actor.clone(),
+            parent: asked.parent.clone(),
         };
         let decision = match start(&pinned.definition, new, key.clone(), self.now) {
             Ok(decision) => decision,

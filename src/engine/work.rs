@@ -10,10 +10,12 @@ use crate::core::apply::apply;
 use crate::core::decide::Decision;
 use crate::core::entry::Entry;
 use crate::core::id::SagaId;
-use crate::core::saga::{Saga, Status};
+use crate::core::saga::{Elements, Saga, Status};
 use crate::core::time::Time;
 use crate::definitions::Pinned;
-use crate::store::{Birth, Claim, OutboxRow, SagaRow, SagaWrite, StoredSaga, decode_value, encode};
+use crate::store::{
+    Birth, Claim, OutboxRow, SagaRow, SagaWrite, StoredSaga, changed_items, elements_of, encode, size_of_elements,
+};
 use crate::wire::outgoing;
 use crate::wire::signature::Signer;
 
@@ -31,6 +33,8 @@ pub(super) struct Work {
     /// The version it had before this round.
     expected: u64,
     birth: Option<Birth>,
+    /// The elements of its steps, as they are stored.
+    stored_elements: Vec<Option<Elements>>,
     /// What it must be the only one to hold.
     claims: Vec<(Claim, Option<SagaId>)>,
     pub(super) entries: Vec<Entry>,
@@ -44,6 +48,7 @@ impl Work {
     pub(super) fn known(saga: Saga, pinned: Arc<Pinned>, input_size: usize, fresh: bool) -> Work {
         Work {
             expected: saga.version,
+            stored_elements: elements_of(&saga),
             saga,
             pinned,
             state_size: 0,
@@ -65,12 +70,11 @@ impl Work {
 
     /// Takes over what was decided.
     pub(super) fn take(&mut self, decision: Decision, names: &Names, signer: &Signer, lease: Time, now: Time) {
-        let Decision { saga, entries, commands, .. } = decision;
+        let Decision { saga, entries, effects, .. } = decision;
         let definition = &self.pinned.definition;
-        let commands =
-            commands.into_iter().map(|command| outgoing::command(names, signer, definition, &saga, command, now));
+        let effects = effects.into_iter().map(|effect| outgoing::effect(names, signer, definition, &saga, effect, now));
         let events = outgoing::events(names, definition, &saga, &entries, now);
-        let rows = commands.chain(events).map(|message| OutboxRow {
+        let rows = effects.chain(events).map(|message| OutboxRow {
             id: Uuid::now_v7(),
             saga: saga.id,
             leased_until: lease,
@@ -102,7 +106,7 @@ impl Work {
     /// Leaves the saga to an operator.
     pub(super) fn suspend(&mut self, reason: String, now: Time) {
         if self.saga.suspended.is_none() && !self.saga.status().is_terminal() {
-            let entry = Entry::Suspended { reason, step: None, actor: None };
+            let entry = Entry::Suspended { reason, spot: None, actor: None };
             apply(&mut self.saga, &entry, now);
             self.entries.push(entry);
         }
@@ -112,15 +116,16 @@ impl Work {
     pub(super) fn write(&mut self, now: Time, sweep: Duration) -> SagaWrite {
         let saga = &mut self.saga;
         saga.version = self.expected + 1;
+        saga.sum_up(&self.pinned.definition);
         let state = encode(saga);
-        self.state_size = state.len();
+        self.state_size = state.len() + size_of_elements(saga);
         SagaWrite {
             id: saga.id,
             expected: self.expected,
             row: SagaRow {
                 version: saga.version,
                 status: saga.status(),
-                due: saga.due(sweep),
+                due: saga.due(&self.pinned.definition, sweep),
                 state,
                 started_at: saga.started_at,
                 updated_at: now,
@@ -131,7 +136,7 @@ impl Work {
             first_seq: saga.entries + 1 - self.entries.len() as u64,
             entries: encode(&self.entries),
             outbox: std::mem::take(&mut self.outbox),
-            items: Vec::new(),
+            items: changed_items(&self.stored_elements, saga),
             claims: std::mem::take(&mut self.claims),
             releases: false,
         }
@@ -139,7 +144,8 @@ impl Work {
 
     /// When the saga wants to be woken, if that has to be seen to now.
     pub(super) fn waits(&self) -> Option<Time> {
-        if self.ticked || self.waits_anew() { self.saga.waits().min() } else { None }
+        let wants = self.ticked || self.waits_anew();
+        wants.then(|| self.saga.timers(&self.pinned.definition).wait).flatten()
     }
 
     fn waits_anew(&self) -> bool {
@@ -152,17 +158,9 @@ impl Work {
     }
 }
 
-/// Reads a saga from its row.
-pub fn read_saga(row: &StoredSaga) -> Result<Saga, serde_json::Error> {
-    let mut saga: Saga = serde_json::from_slice(&row.state)?;
-    saga.input = Arc::new(decode_value(&row.input)?);
-    saga.version = row.version;
-    Ok(saga)
-}
-
 /// Marks the row of a saga that can't be read as suspended, and leaves its state as it is.
 pub(super) fn quarantine(row: &StoredSaga, why: &str, now: Time) -> SagaWrite {
-    let entry = Entry::Suspended { reason: why.to_owned(), step: None, actor: None };
+    let entry = Entry::Suspended { reason: why.to_owned(), spot: None, actor: None };
     SagaWrite {
         id: row.id,
         expected: row.version,

@@ -11,6 +11,7 @@ mod listing;
 mod open;
 mod parts;
 mod purge;
+mod saga;
 mod session;
 pub mod sql;
 mod statement;
@@ -29,6 +30,7 @@ use crate::core::saga::Status;
 use crate::core::time::Time;
 
 pub use open::{OpenError, Opening};
+pub use saga::{changed_items, elements_of, read_listed, read_saga, size_of_elements};
 
 /// What the engine and the API need of a database.
 pub trait Store: Clone + Send + Sync + 'static {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::broker::message::{Inbox, Incoming, Properties};
-use crate::core::answer::{Outcome, judge};
+use crate::core::answer::{Outcome, RawAnswer};
 use crate::core::id::{SagaId, Ticket};
 use crate::core::input::Input;
 use crate::core::saga::Reason;
@@ -67,7 +67,7 @@ fn answer(signer: &Signer, message: &Incoming, max_message: usize) -> Result<Mea
     let Some(id) = &properties.correlation_id else {
         return unplaceable("no_correlation_id", "an answer must echo the command's correlation_id, this has none");
     };
-    let Some(Ticket { saga, step, action, attempt }) = signer.read(id) else {
+    let Some(Ticket { saga, spot, action, attempt }) = signer.read(id) else {
         return unplaceable("unknown_correlation_id", format!("no command of sagad's has the correlation_id {id:?}"));
     };
     let outcome = match properties.headers.get(header::SAGA_OUTCOME) {
@@ -81,7 +81,8 @@ fn answer(signer: &Signer, message: &Incoming, max_message: usize) -> Result<Mea
         },
     };
     let body = body(message, max_message)?;
-    Ok(Meaning::Saga(saga, Input::Answer { step, action, attempt, answer: judge(outcome, body) }))
+    let answer = RawAnswer { outcome, body, headers: Value::Object(properties.headers.clone()) };
+    Ok(Meaning::Saga(saga, Input::Answer { spot, action, attempt, answer }))
 }
 
 fn start(message: &Incoming, max_message: usize, id: SagaId) -> Result<Meaning, Unplaceable> {
@@ -97,6 +98,7 @@ fn start(message: &Incoming, max_message: usize, id: SagaId) -> Result<Meaning, 
         idempotency_key,
         trace: properties.header_str(header::TRACEPARENT).filter(|text| trace_of(text).is_some()).map(str::to_owned),
         actor: "amqp".to_owned(),
+        parent: None,
     };
     Ok(Meaning::Start(start, reply_address(properties)))
 }
@@ -125,7 +127,7 @@ fn dead(signer: &Signer, message: &Incoming) -> Result<Meaning, Unplaceable> {
     let death = properties.headers.get(header::X_DEATH).and_then(|deaths| deaths.get(0));
     let word = |name: &str| death.and_then(|death| death.get(name)).and_then(Value::as_str);
     let (queue, cause) = (word("queue").unwrap_or("an unknown queue"), word("reason"));
-    let Some(Ticket { saga, step, action, attempt }) = properties.message_id.as_deref().and_then(|id| signer.read(id))
+    let Some(Ticket { saga, spot, action, attempt }) = properties.message_id.as_deref().and_then(|id| signer.read(id))
     else {
         let cause = cause.unwrap_or("no reason");
         return unplaceable(
@@ -160,7 +162,7 @@ fn dead(signer: &Signer, message: &Incoming) -> Result<Meaning, Unplaceable> {
     let deadline = time(properties.headers.get(header::SAGA_DEADLINE));
     let outlived = reason == Reason::Expired && died.zip(deadline).is_some_and(|(died, deadline)| died > deadline);
     let delivered_before = counted || outlived;
-    Ok(Meaning::Saga(saga, Input::Undelivered { step, action, attempt, reason, message: text, delivered_before }))
+    Ok(Meaning::Saga(saga, Input::Undelivered { spot, action, attempt, reason, message: text, delivered_before }))
 }
 
 fn wake_up(message: &Incoming) -> Result<Meaning, Unplaceable> {
@@ -202,8 +204,8 @@ pub fn undelivered(
     reason: Reason,
     message: String,
 ) -> Option<(SagaId, Input)> {
-    let Ticket { saga, step, action, attempt } = signer.read(properties.message_id.as_deref()?)?;
-    Some((saga, Input::Undelivered { step, action, attempt, reason, message, delivered_before: false }))
+    let Ticket { saga, spot, action, attempt } = signer.read(properties.message_id.as_deref()?)?;
+    Some((saga, Input::Undelivered { spot, action, attempt, reason, message, delivered_before: false }))
 }
 
 #[cfg(test)]
@@ -247,7 +249,7 @@ mod tests {
     #[test]
     fn what_dies_after_its_attempt_was_in_somebodys_hands() {
         let signer = Signer::new(&[7; 32]);
-        let ticket = Ticket { saga: SagaId(Uuid::nil()), step: 0, action: Action::Execute, attempt: 1 };
+        let ticket = Ticket { saga: SagaId(Uuid::nil()), spot: 0.into(), action: Action::Execute, attempt: 1 };
         let had = |reason: &str, time: &str| {
             let death = json!([{ "reason": reason, "queue": "q", "time": time }]);
             let headers = json!({ "x-death": death, "saga-deadline": "2026-01-02T03:04:05.678Z" });

@@ -19,6 +19,7 @@ pub mod header {
     pub const SAGA_STEP: &str = "saga-step";
     pub const SAGA_ACTION: &str = "saga-action";
     pub const SAGA_ATTEMPT: &str = "saga-attempt";
+    pub const SAGA_ITEM: &str = "saga-item";
     pub const SAGA_IN_DOUBT: &str = "saga-in-doubt";
     pub const SAGA_DEADLINE: &str = "saga-deadline";
     pub const SAGA_OUTCOME: &str = "saga-outcome";

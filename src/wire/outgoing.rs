@@ -7,10 +7,10 @@ use serde_json::{Map, Value, json};
 
 use crate::broker::message::{Inbox, Outgoing, Properties};
 use crate::broker::names::Names;
-use crate::core::decide::Command;
+use crate::core::decide::{Ask, ChildOrder, Command, Effect, Event, ParentAnswer};
 use crate::core::definition::{Definition, Events};
 use crate::core::entry::{Entry, Resolution};
-use crate::core::id::{Action, SagaId};
+use crate::core::id::{Action, SagaId, Spot, Ticket};
 use crate::core::saga::{Saga, SagaError};
 use crate::core::time::Time;
 use crate::store::encode;
@@ -34,7 +34,7 @@ pub fn command(
     let id = signer.sign(ticket);
     let mut headers: Map<String, Value> = command.headers.into_iter().collect();
     let mut set = |name: &str, value: Value| headers.insert(name.to_owned(), value);
-    let step = &definition.steps[ticket.step].name;
+    let step = &definition.steps[ticket.spot.step].name;
     set(header::SAGA_ID, saga.id.to_string().into());
     set(header::SAGA_NAME, definition.name.as_ref().into());
     if let Some(key) = &saga.key {
@@ -43,15 +43,14 @@ pub fn command(
     set(header::SAGA_STEP, step.as_ref().into());
     set(header::SAGA_ACTION, ticket.action.as_str().into());
     set(header::SAGA_ATTEMPT, ticket.attempt.into());
+    if let Some(item) = ticket.spot.item {
+        set(header::SAGA_ITEM, item.into());
+    }
     if command.in_doubt {
         set(header::SAGA_IN_DOUBT, true.into());
     }
     set(header::SAGA_DEADLINE, command.deadline.to_string().into());
-    let mut idempotency_key = format!("{}/{step}/{}", saga.id, ticket.action.as_str());
-    if command.round > 0 {
-        idempotency_key.push_str(&format!("/{}", command.round + 1));
-    }
-    set(header::IDEMPOTENCY_KEY, idempotency_key.into());
+    set(header::IDEMPOTENCY_KEY, idempotency_key(saga, step, ticket, command.round).into());
     set(header::TRACEPARENT, traceparent(saga, &signer.span(ticket)).into());
     Outgoing {
         exchange: command.exchange,
@@ -74,6 +73,103 @@ pub fn command(
         routing_key: command.routing_key,
         body: encode(&command.body),
     }
+}
+
+/// The same for all attempts of one action, and another one for each round of it.
+fn idempotency_key(saga: &Saga, step: &str, ticket: Ticket, round: u32) -> String {
+    let (id, action) = (saga.id, ticket.action.as_str());
+    let mut key = match ticket.spot.item {
+        None => format!("{id}/{step}/{action}"),
+        Some(item) => format!("{id}/{step}/{item}/{action}"),
+    };
+    if round > 0 {
+        key.push_str(&format!("/{}", round + 1));
+    }
+    key
+}
+
+/// The message of whatever a saga sends.
+pub fn effect(
+    names: &Names,
+    signer: &Signer,
+    definition: &Definition,
+    saga: &Saga,
+    effect: Effect,
+    now: Time,
+) -> Outgoing {
+    match effect {
+        Effect::Command(it) => command(names, signer, definition, saga, it, now),
+        Effect::Event(it) => published(signer, definition, saga, it, now),
+        Effect::Child(it) => child_order(names, signer, it, now),
+        Effect::Answer(it) => parent_answer(names, signer, it, now),
+    }
+}
+
+/// The event of a `publish` step. Its id is that of its attempt: the broker's confirm answers it.
+fn published(signer: &Signer, definition: &Definition, saga: &Saga, event: Event, now: Time) -> Outgoing {
+    let ticket = event.ticket;
+    let step = &definition.steps[ticket.spot.step].name;
+    let mut headers: Map<String, Value> = event.headers.into_iter().collect();
+    let mut set = |name: &str, value: Value| headers.insert(name.to_owned(), value);
+    set(header::SAGA_ID, saga.id.to_string().into());
+    set(header::SAGA_NAME, definition.name.as_ref().into());
+    if let Some(key) = &saga.key {
+        set(header::SAGA_KEY, key.as_ref().into());
+    }
+    set(header::SAGA_STEP, step.as_ref().into());
+    if let Some(item) = ticket.spot.item {
+        set(header::SAGA_ITEM, item.into());
+    }
+    set(header::IDEMPOTENCY_KEY, idempotency_key(saga, step, ticket, 0).into());
+    set(header::TRACEPARENT, traceparent(saga, &signer.span(ticket)).into());
+    Outgoing {
+        exchange: event.exchange,
+        // An event may have no listener.
+        mandatory: false,
+        properties: Properties {
+            content_type: Some(JSON.into()),
+            content_encoding: Some("utf-8".into()),
+            delivery_mode: Some(PERSISTENT),
+            priority: Some(event.priority),
+            message_id: Some(signer.sign(ticket)),
+            timestamp: Some(now),
+            kind: Some(event.routing_key.clone()),
+            app_id: Some(APP.into()),
+            headers,
+            ..Properties::default()
+        },
+        routing_key: event.routing_key,
+        body: encode(&event.body),
+    }
+}
+
+/// An order to a saga that a step runs, on sagad's own queue for them.
+fn child_order(names: &Names, signer: &Signer, order: ChildOrder, now: Time) -> Outgoing {
+    let ChildOrder { ticket, child, ask } = order;
+    let id = signer.sign(ticket);
+    let body = match ask {
+        Ask::Start { definition, input, step, depth, priority, trace } => json!({ "start": {
+            "child": child, "definition": definition, "input": input, "step": step, "depth": depth,
+            "priority": priority, "trace": trace,
+        } }),
+        Ask::Undo => json!({ "undo": { "child": child } }),
+    };
+    let mut message = to_queue(names.queue(Inbox::Children), Some(id.clone()), encode(&body));
+    message.mandatory = true;
+    message.properties.message_id = Some(id);
+    message.properties.timestamp = Some(now);
+    message
+}
+
+/// What a child tells the step that runs it: an answer like any participant's.
+fn parent_answer(names: &Names, signer: &Signer, answer: ParentAnswer, now: Time) -> Outgoing {
+    let ParentAnswer { ticket, answer } = answer;
+    let mut message = to_queue(names.queue(Inbox::Replies), Some(signer.sign(ticket)), encode(&answer.body));
+    if let Some(outcome) = answer.outcome {
+        message.properties.headers.insert(header::SAGA_OUTCOME.to_owned(), outcome.as_str().into());
+    }
+    message.properties.timestamp = Some(now);
+    message
 }
 
 /// W3C Trace Context: carries on the trace of whoever started the saga, or begins one that the saga's id names.
@@ -127,11 +223,11 @@ fn news(definition: &Definition, saga: &Saga, entry: &Entry) -> Option<News> {
             news
         })
     };
-    let of_step = |step: usize, what: &str| {
-        let name = &definition.steps[step].name;
-        let news =
-            News { what: format!("step.{name}.{what}"), data: Map::from_iter([("step".into(), name.as_ref().into())]) };
-        (definition.events == Events::Step).then_some(news)
+    let of_step = |spot: Spot, what: &str| {
+        let name = &definition.steps[spot.step].name;
+        let mut data = Map::from_iter([("step".into(), name.as_ref().into())]);
+        data.extend(spot.item.map(|item| ("item".into(), item.into())));
+        (definition.events == Events::Step).then_some(News { what: format!("step.{name}.{what}"), data })
     };
     let error = |error: &SagaError| {
         let step = error.step.map(|step| definition.steps[step].name.as_ref());
@@ -147,16 +243,18 @@ fn news(definition: &Definition, saga: &Saga, entry: &Entry) -> Option<News> {
         Entry::GaveUp {} => with(of_saga("failed"), "error", saga_error()),
         Entry::Suspended { reason, .. } => with(of_saga("suspended"), "reason", reason.as_str().into()),
         Entry::Resumed { .. } => of_saga("resumed"),
-        Entry::Succeeded { step, action: Action::Execute, .. }
-        | Entry::Resolved { step, outcome: Resolution::Succeeded, .. } => of_step(*step, "succeeded"),
-        Entry::Succeeded { step, action: Action::Compensate, .. }
-        | Entry::Resolved { step, outcome: Resolution::Compensated, .. } => of_step(*step, "compensated"),
-        Entry::Failed { step, failure, .. } | Entry::Exhausted { step, action: Action::Execute, failure } => {
-            let cause = SagaError { step: Some(*step), failure: failure.clone() };
-            with(of_step(*step, "failed"), "error", error(&cause))
+        // Of a probe too: it has found out that the step was done, or was not.
+        Entry::Succeeded { spot, action: Action::Compensate, .. }
+        | Entry::Resolved { spot, outcome: Resolution::Compensated, .. } => of_step(*spot, "compensated"),
+        Entry::Succeeded { spot, .. }
+        | Entry::Taken { spot, .. }
+        | Entry::Resolved { spot, outcome: Resolution::Succeeded, .. } => of_step(*spot, "succeeded"),
+        Entry::Failed { spot, failure, .. } | Entry::Exhausted { spot, action: Action::Execute, failure } => {
+            let cause = SagaError { step: Some(spot.step), failure: failure.clone() };
+            with(of_step(*spot, "failed"), "error", error(&cause))
         }
-        Entry::Resolved { step, outcome: Resolution::Failed, reason, .. } => {
-            with(of_step(*step, "failed"), "error", json!({ "reason": "failure", "message": reason }))
+        Entry::Resolved { spot, outcome: Resolution::Failed, reason, .. } => {
+            with(of_step(*spot, "failed"), "error", json!({ "reason": "failure", "message": reason }))
         }
         _ => None,
     }

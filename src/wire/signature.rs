@@ -4,7 +4,7 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use uuid::Uuid;
 
-use crate::core::id::{Action, SagaId, Ticket};
+use crate::core::id::{Action, SagaId, Spot, Ticket};
 
 /// Signs and reads correlation ids with the store's secret.
 #[derive(Clone)]
@@ -28,7 +28,8 @@ impl Signer {
         Signer { mac }
     }
 
-    /// `SAGA.STEP.e1.HASH` for the first attempt of an execute, `c1` for a compensation.
+    /// `SAGA.STEP.e1.HASH` for the first attempt of an execute, `c1` for a compensation, `p1` for a probe; `STEP-ITEM` for an
+    /// element.
     pub fn sign(&self, ticket: Ticket) -> String {
         let mut text = plain(ticket);
         let hash = self.hash(&text);
@@ -45,14 +46,20 @@ impl Signer {
         mac.verify_truncated_left(&unhex(signature)?).ok()?;
         let mut parts = text.split('.');
         let saga = SagaId(Uuid::try_parse(parts.next()?).ok()?);
-        let step = parts.next()?.parse().ok()?;
+        let unit = parts.next()?;
+        let (step, item) = match unit.split_once('-') {
+            None => (unit, None),
+            Some((step, item)) => (step, Some(item.parse().ok()?)),
+        };
+        let spot = Spot { step: step.parse().ok()?, item };
         let (action, attempt) = parts.next()?.split_at_checked(1)?;
         let action = match action {
             "e" => Action::Execute,
             "c" => Action::Compensate,
+            "p" => Action::Probe,
             _ => return None,
         };
-        Some(Ticket { saga, step, action, attempt: attempt.parse().ok()? })
+        Some(Ticket { saga, spot, action, attempt: attempt.parse().ok()? })
     }
 
     /// A span id for the sending: the first eight bytes of its hash.
@@ -75,8 +82,13 @@ fn plain(ticket: Ticket) -> String {
     let action = match ticket.action {
         Action::Execute => 'e',
         Action::Compensate => 'c',
+        Action::Probe => 'p',
     };
-    format!("{}.{}.{action}{}", ticket.saga.0.simple(), ticket.step, ticket.attempt)
+    let (saga, Spot { step, item }, attempt) = (ticket.saga.0.simple(), ticket.spot, ticket.attempt);
+    match item {
+        None => format!("{saga}.{step}.{action}{attempt}"),
+        Some(item) => format!("{saga}.{step}-{item}.{action}{attempt}"),
+    }
 }
 
 fn push_hex(text: &mut String, byte: u8) {
@@ -105,10 +117,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn reads_what_it_signed_and_nothing_else(saga: u128, step in 0usize..1000, attempt: u32, undo: bool, at in 0usize..80, to: char) {
+        fn reads_what_it_signed_and_nothing_else(saga: u128, step in 0usize..1000, item: Option<u32>, attempt: u32, undo: bool, at in 0usize..80, to: char) {
             let signer = Signer::new(&[7; 32]);
             let action = if undo { Action::Compensate } else { Action::Execute };
-            let ticket = Ticket { saga: SagaId(Uuid::from_u128(saga)), step, action, attempt };
+            let ticket = Ticket { saga: SagaId(Uuid::from_u128(saga)), spot: Spot { step, item }, action, attempt };
             let id = signer.sign(ticket);
             prop_assert!(id.len() <= 255, "AMQP's short strings have 255 bytes at the most");
             prop_assert_eq!(signer.read(&id), Some(ticket));

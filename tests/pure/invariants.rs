@@ -13,7 +13,7 @@ use sagad::core::input::{Input, Order};
 use sagad::core::saga::{ActionState, Failure, Phase, Progress, Reason, StepState};
 use serde_json::json;
 
-use crate::play::{Play, START, definition};
+use crate::play::{Play, START, definition, raw};
 use crate::shape::Shape;
 
 /// Something that happens. Which command or step it is about is a number that is taken as far as it goes.
@@ -95,18 +95,18 @@ fn happen(play: &mut Play, event: &Event) {
     match *event {
         Event::Answer(which, word) => {
             let Some(ticket) = play.sent.get(nth(which)).map(|command| command.ticket) else { return };
-            let (step, action, attempt) = (ticket.step, ticket.action, ticket.attempt);
-            play.put(Input::Answer { step, action, attempt, answer: answer(word) }).unwrap();
+            let (spot, action, attempt) = (ticket.spot, ticket.action, ticket.attempt);
+            play.put(Input::Answer { spot, action, attempt, answer: raw(answer(word)) }).unwrap();
             let answered = play.sent.len();
             // A duplicate sends nothing more.
-            play.put(Input::Answer { step, action, attempt, answer: answer(word) }).unwrap();
+            play.put(Input::Answer { spot, action, attempt, answer: raw(answer(word)) }).unwrap();
             assert_eq!(play.sent.len(), answered, "a duplicate sent something");
         }
         Event::Back(which, reason, delivered_before) => {
             let Some(ticket) = play.sent.get(nth(which)).map(|command| command.ticket) else { return };
-            let (step, action, attempt) = (ticket.step, ticket.action, ticket.attempt);
+            let (spot, action, attempt) = (ticket.spot, ticket.action, ticket.attempt);
             let message = "it came back".to_owned();
-            play.put(Input::Undelivered { step, action, attempt, reason, message, delivered_before }).unwrap();
+            play.put(Input::Undelivered { spot, action, attempt, reason, message, delivered_before }).unwrap();
         }
         Event::Nonsense(step, undo, attempt) => {
             let action = if undo { Action::Compensate } else { Action::Execute };
@@ -114,16 +114,16 @@ fn happen(play: &mut Play, event: &Event) {
             if play
                 .sent
                 .iter()
-                .any(|it| (it.ticket.step, it.ticket.action, it.ticket.attempt) == (step, action, attempt))
+                .any(|it| (it.ticket.spot.step, it.ticket.action, it.ticket.attempt) == (step, action, attempt))
             {
                 return;
             }
             let before = play.saga.clone();
-            play.put(Input::Answer { step, action, attempt, answer: answer(Word::Success) }).unwrap();
+            play.put(Input::Answer { spot: step.into(), action, attempt, answer: raw(answer(Word::Success)) }).unwrap();
             assert_eq!(play.saga, before, "an answer to nothing changed something");
         }
         Event::Timer => {
-            if let Some(due) = play.saga.due(Duration::ZERO) {
+            if let Some(due) = play.due() {
                 play.now = due.max(play.now);
             }
             tick(play);
@@ -146,7 +146,7 @@ fn happen(play: &mut Play, event: &Event) {
 /// A timer that is still due after it was heard would wake the saga for ever.
 pub(crate) fn tick(play: &mut Play) {
     play.put(Input::Tick).unwrap();
-    let due = play.saga.due(Duration::ZERO);
+    let due = play.due();
     assert!(due.is_none_or(|due| due > play.now), "a timer that does not go away: {:#?}", play.saga);
 }
 
@@ -154,7 +154,7 @@ pub(crate) fn tick(play: &mut Play) {
 fn owed(step: &Step, state: &StepState) -> bool {
     let Some(compensate) = &step.compensate else { return false };
     let CompensateOn { success, in_doubt, failure } = compensate.on;
-    let ActionState { progress, unanswered, handled, .. } = &state.execute;
+    let ActionState { progress, unanswered, handled, .. } = &state.unit.execute;
     match progress {
         Progress::Succeeded { .. } => success,
         Progress::Failed { by: None, .. } if !unanswered.is_empty() => in_doubt,
@@ -165,16 +165,16 @@ fn owed(step: &Step, state: &StepState) -> bool {
 
 fn settled(play: &Play, step: StepIx) -> bool {
     let (definition, state) = (&play.definition.steps[step], &play.saga.steps[step]);
-    match state.compensate.progress {
+    match state.unit.compensate.progress {
         Progress::Succeeded { .. } | Progress::GivenUp { .. } => true,
         Progress::Failed { .. } => play.definition.on_compensation_failure == OnCompensationFailure::Continue,
         Progress::Running { .. } | Progress::Scheduled { .. } => false,
-        Progress::Idle | Progress::Skipped { .. } => !state.execute.under_way() && !owed(definition, state),
+        Progress::Idle | Progress::Skipped { .. } => !state.unit.execute.under_way() && !owed(definition, state),
     }
 }
 
 fn went_well(play: &Play, step: StepIx) -> bool {
-    match play.saga.steps[step].execute.progress {
+    match play.saga.steps[step].unit.execute.progress {
         Progress::Succeeded { .. } | Progress::Skipped { .. } => true,
         Progress::Failed { .. } => play.definition.steps[step].optional,
         _ => false,
@@ -186,23 +186,24 @@ pub(crate) fn check(play: &Play, seen: usize) {
     let mut attempts: BTreeMap<(StepIx, Action), u32> = BTreeMap::new();
     for (nth, command) in play.sent.iter().enumerate() {
         let ticket = command.ticket;
-        let attempt = attempts.entry((ticket.step, ticket.action)).or_default();
+        let attempt = attempts.entry((ticket.spot.step, ticket.action)).or_default();
         *attempt += 1;
         assert_eq!(ticket.attempt, *attempt, "attempts are numbered without a gap");
         if nth < seen {
             continue;
         }
-        let step = &play.definition.steps[ticket.step];
+        let step = &play.definition.steps[ticket.spot.step];
         match ticket.action {
             Action::Execute => {
                 assert!(step.after.iter().all(|earlier| went_well(play, *earlier)), "`{}` came too soon", step.name);
             }
+            Action::Probe => assert!(play.saga.steps[ticket.spot.step].unit.execute.attempt > 0),
             Action::Compensate => {
-                let sent = play.sent[..nth]
-                    .iter()
-                    .any(|earlier| (earlier.ticket.step, earlier.ticket.action) == (ticket.step, Action::Execute));
+                let sent = play.sent[..nth].iter().any(|earlier| {
+                    (earlier.ticket.spot.step, earlier.ticket.action) == (ticket.spot.step, Action::Execute)
+                });
                 assert!(sent, "`{}` was never sent and is undone", step.name);
-                let undo = &play.saga.steps[ticket.step].compensate;
+                let undo = &play.saga.steps[ticket.spot.step].unit.compensate;
                 // A retry of what was begun in order goes on, even if a late success has unsettled what comes after it.
                 if undo.attempt == undo.void + 1 {
                     let unsettled = step.later.iter().find(|later| !settled(play, **later));
@@ -218,20 +219,20 @@ pub(crate) fn check(play: &Play, seen: usize) {
         assert!(!(compensates && forward), "forward after it began to compensate");
     }
     let steps = 0..play.definition.steps.len();
-    let actions = || play.saga.steps.iter().flat_map(|step| [&step.execute, &step.compensate]);
+    let actions = || play.saga.steps.iter().flat_map(|step| [&step.unit.execute, &step.unit.compensate]);
     match play.saga.phase {
         Phase::Completed { .. } => assert!(steps.clone().all(|step| went_well(play, step))),
         Phase::Compensated { .. } | Phase::Failed { .. } => {
             assert!(steps.clone().all(|step| settled(play, step)), "it ended and owes something: {:#?}", play.saga);
         }
         Phase::Pending { .. } | Phase::Running | Phase::Compensating => {
-            let waits = play.saga.suspended.is_some() || play.saga.due(Duration::ZERO).is_some();
+            let waits = play.saga.suspended.is_some() || play.due().is_some();
             assert!(waits, "nothing will ever happen to it: {:#?}", play.saga);
         }
     }
     if play.saga.status().is_terminal() {
         assert!(actions().all(|action| !action.under_way()), "it ended with something under way: {:#?}", play.saga);
-        assert_eq!(play.saga.due(Duration::ZERO), None);
+        assert_eq!(play.due(), None);
         assert_eq!(play.saga.suspended, None);
     }
 }
@@ -243,23 +244,23 @@ fn heal(play: &mut Play) {
             return;
         }
         let in_flight = play.sent.iter().map(|command| command.ticket).find(|ticket| {
-            let state = play.saga.steps[ticket.step].action(ticket.action);
+            let state = play.saga.steps[ticket.spot.step].unit.action(ticket.action);
             state.in_flight() && state.attempt == ticket.attempt
         });
         let seen = play.sent.len();
         if let Some(ticket) = in_flight {
             let answer = answer(Word::Success);
-            let (step, action, attempt) = (ticket.step, ticket.action, ticket.attempt);
-            play.put(Input::Answer { step, action, attempt, answer }).unwrap();
+            let (spot, action, attempt) = (ticket.spot, ticket.action, ticket.attempt);
+            play.put(Input::Answer { spot, action, attempt, answer: raw(answer) }).unwrap();
         } else if play.saga.suspended.is_some() {
             play.resume();
-            if let Some(step) = play.saga.suspended.as_ref().and_then(|suspension| suspension.step) {
+            if let Some(spot) = play.saga.suspended.as_ref().and_then(|suspension| suspension.spot) {
                 // It can't be rendered: no attempt will help.
-                let name = play.definition.steps[step].name.to_string();
+                let name = play.definition.steps[spot.step].name.to_string();
                 play.resolve(&name, Resolution::GivenUp).unwrap();
             }
         } else {
-            play.now = play.saga.due(Duration::ZERO).expect("something to wait for").max(play.now);
+            play.now = play.due().expect("something to wait for").max(play.now);
             tick(play);
         }
         check(play, seen);

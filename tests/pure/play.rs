@@ -5,12 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sagad::core::answer::Answer;
+use sagad::core::answer::{Answer, Outcome, RawAnswer};
 use sagad::core::apply::{Origin, replay};
-use sagad::core::decide::{Command, Decision, Ignored, decide};
+use sagad::core::decide::{Command, Decision, Effect, Ignored, decide};
 use sagad::core::definition::Definition;
 use sagad::core::entry::{Entry, Resolution};
-use sagad::core::id::{Action, SagaId, StepIx};
+use sagad::core::id::{Action, SagaId, Spot};
 use sagad::core::input::{Forbidden, Input, Order};
 use sagad::core::parse::parse;
 use sagad::core::saga::{Failure, Phase, Reason, Saga, Status};
@@ -76,6 +76,17 @@ pub(crate) fn sequence(names: &[&str]) -> String {
     names.iter().map(|name| step(name, "")).collect()
 }
 
+/// The answer as a participant puts it that states its outcome.
+pub(crate) fn raw(answer: Answer) -> RawAnswer {
+    let error = |failure: Failure| json!({ "error": { "message": failure.message } });
+    match answer {
+        Answer::Success(reply) => RawAnswer::new(Some(Outcome::Success), reply),
+        Answer::Failure(failure) => RawAnswer::new(Some(Outcome::Failure), error(failure)),
+        Answer::Retry(failure) => RawAnswer::new(Some(Outcome::Retry), error(failure)),
+        Answer::Pending => RawAnswer::new(Some(Outcome::Pending), Value::Null),
+    }
+}
+
 impl Play {
     /// Starts a saga.
     #[track_caller]
@@ -105,6 +116,7 @@ impl Play {
             delay,
             trace: None,
             actor: "test".into(),
+            parent: None,
         };
         let decision = start(&definition, new, key, START).expect("a start");
         let mut play = Play {
@@ -120,6 +132,11 @@ impl Play {
         play
     }
 
+    /// When the saga next wants to be woken.
+    pub(crate) fn due(&self) -> Option<Time> {
+        self.saga.due(&self.definition, Duration::ZERO)
+    }
+
     /// Puts an input in, and checks what must be true of every transition.
     #[track_caller]
     pub(crate) fn put(&mut self, input: Input) -> Result<(), Forbidden> {
@@ -131,7 +148,7 @@ impl Play {
         assert_eq!((&again.saga, &again.entries), (&decision.saga, &decision.entries), "the same decision twice");
         if decision.entries.is_empty() {
             assert_eq!(decision.saga, self.saga, "a change without an entry");
-            assert!(decision.commands.is_empty());
+            assert!(decision.effects.is_empty());
             self.ignored = decision.ignored;
             return Ok(());
         }
@@ -143,7 +160,12 @@ impl Play {
 
     #[track_caller]
     fn take(&mut self, decision: Decision) {
-        let Decision { saga, entries, commands, ignored } = decision;
+        let Decision { saga, entries, effects, ignored } = decision;
+        let command = |effect| match effect {
+            Effect::Command(command) => Some(command),
+            Effect::Event(_) | Effect::Child(_) | Effect::Answer(_) => None,
+        };
+        let commands: Vec<Command> = effects.into_iter().filter_map(command).collect();
         let text = serde_json::to_string(&entries).unwrap();
         let entries: Vec<Entry> = serde_json::from_str(&text).unwrap();
         self.journal.push((self.now, entries));
@@ -180,7 +202,7 @@ impl Play {
 
     pub(crate) fn name_of(&self, command: &Command) -> String {
         let undo = if command.ticket.action == Action::Compensate { "undo " } else { "" };
-        format!("{undo}{} {}", self.definition.steps[command.ticket.step].name, command.ticket.attempt)
+        format!("{undo}{} {}", self.definition.steps[command.ticket.spot.step].name, command.ticket.attempt)
     }
 
     /// The command of that name.
@@ -192,20 +214,20 @@ impl Play {
     // ---- what happens -------------------------------------------------------------------------------------------
 
     #[track_caller]
-    fn ticket(&self, name: &str) -> (StepIx, Action, u32) {
+    fn ticket(&self, name: &str) -> (Spot, Action, u32) {
         let words: Vec<&str> = name.split(' ').collect();
         let (action, words) = match words.as_slice() {
             ["undo", rest @ ..] => (Action::Compensate, rest),
             rest => (Action::Execute, rest),
         };
         let step = self.definition.step_named(words[0]).expect(name);
-        (step, action, words[1].parse().unwrap())
+        (step.into(), action, words[1].parse().unwrap())
     }
 
     #[track_caller]
     pub(crate) fn answers(&mut self, name: &str, answer: Answer) {
-        let (step, action, attempt) = self.ticket(name);
-        self.put(Input::Answer { step, action, attempt, answer }).unwrap();
+        let (spot, action, attempt) = self.ticket(name);
+        self.put(Input::Answer { spot, action, attempt, answer: raw(answer) }).unwrap();
     }
 
     /// The participant did it; the reply says which attempt it was.
@@ -231,9 +253,9 @@ impl Play {
 
     #[track_caller]
     pub(crate) fn comes_back(&mut self, name: &str, reason: Reason, delivered_before: bool) {
-        let (step, action, attempt) = self.ticket(name);
+        let (spot, action, attempt) = self.ticket(name);
         let message = format!("{name} came back");
-        self.put(Input::Undelivered { step, action, attempt, reason, message, delivered_before }).unwrap();
+        self.put(Input::Undelivered { spot, action, attempt, reason, message, delivered_before }).unwrap();
     }
 
     /// Lets `seconds` pass and wakes it.
@@ -246,7 +268,7 @@ impl Play {
     /// Waits for its next timer.
     #[track_caller]
     pub(crate) fn timer(&mut self) {
-        let due = self.saga.due(Duration::ZERO).expect("a timer");
+        let due = self.saga.due(&self.definition, Duration::ZERO).expect("a timer");
         assert!(due > self.now, "a timer of the past: {:#?}", self.saga);
         self.now = due;
         self.put(Input::Tick).unwrap();
@@ -273,12 +295,12 @@ impl Play {
     }
 
     pub(crate) fn retry_step(&mut self, step: &str) -> Result<(), Forbidden> {
-        self.order(Order::Retry { step: step.into(), reason: None })
+        self.order(Order::Retry { step: step.into(), item: None, reason: None })
     }
 
     pub(crate) fn resolve(&mut self, step: &str, outcome: Resolution) -> Result<(), Forbidden> {
         let reply = json!({ "of": "the operator" });
-        self.order(Order::Resolve { step: step.into(), outcome, reply, reason: "looked it up".into() })
+        self.order(Order::Resolve { step: step.into(), item: None, outcome, reply, reason: "looked it up".into() })
     }
 
     // ---- where it is --------------------------------------------------------------------------------------------
@@ -292,12 +314,13 @@ impl Play {
     #[track_caller]
     pub(crate) fn waits_for(&self, step: &str) {
         self.is(Status::Suspended);
-        assert_eq!(self.saga.suspended.as_ref().unwrap().step, self.definition.step_named(step));
+        assert_eq!(self.saga.suspended.as_ref().unwrap().spot, self.definition.step_named(step).map(Spot::from));
     }
 
     /// The status of each step, in the order of the definition.
     pub(crate) fn steps(&self) -> Vec<&'static str> {
-        self.saga.steps.iter().map(|step| step.status().as_str()).collect()
+        let steps = self.saga.steps.iter().zip(&self.definition.steps);
+        steps.map(|(state, step)| state.status(step, self.definition.on_compensation_failure).as_str()).collect()
     }
 
     pub(crate) fn step(&self, name: &str) -> &'static str {

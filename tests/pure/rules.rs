@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sagad::core::answer::Answer;
+use sagad::core::answer::RawAnswer;
 use sagad::core::decide::Ignored;
 use sagad::core::entry::{Entry, Resolution};
 use sagad::core::id::Action;
@@ -15,7 +15,7 @@ use crate::play::{Play, once, sequence, step};
 fn forbidden(result: Result<(), Forbidden>) -> String {
     match result.expect_err("it is allowed") {
         Forbidden::State(why) => why,
-        Forbidden::NoSuchStep(step) => step,
+        Forbidden::NoSuchStep(name) | Forbidden::NoSuchSignal(name) => name,
     }
 }
 
@@ -57,7 +57,7 @@ fn steps_follow_each_other_and_the_saga_completes() {
     play.is(Status::Completed);
     assert_eq!(play.output(), &json!({ "b": "b 1" }));
     assert_eq!(play.steps(), ["succeeded", "succeeded"]);
-    assert_eq!(play.saga.due(Duration::ZERO), None, "an ended saga wants nothing more");
+    assert_eq!(play.due(), None, "an ended saga wants nothing more");
 }
 
 #[test]
@@ -234,8 +234,8 @@ fn an_answer_to_an_attempt_that_was_never_sent_changes_nothing() {
         play.comes_back(name, Reason::Rejected, true);
         assert_eq!(play.ignored, Some(Ignored::UnknownAttempt), "{name}");
     }
-    let answer = Answer::Success(Value::Null);
-    play.put(Input::Answer { step: 9, action: Action::Execute, attempt: 1, answer }).unwrap();
+    let answer = RawAnswer::new(None, Value::Null);
+    play.put(Input::Answer { spot: 9.into(), action: Action::Execute, attempt: 1, answer }).unwrap();
     assert_eq!(play.ignored, Some(Ignored::UnknownAttempt));
     play.sends(&["a 1"]);
 }
@@ -489,7 +489,7 @@ fn a_success_from_any_attempt_counts() {
     play.sends(&["b 1"]);
     play.success("a 2");
     assert_eq!(play.ignored, Some(Ignored::Settled));
-    assert_eq!(play.saga.steps[0].execute.reply().unwrap()["of"], "a 1");
+    assert_eq!(play.saga.steps[0].unit.execute.reply().unwrap()["of"], "a 1");
 }
 
 // ---- rule 5: the first answer decides ------------------------------------------------------------------------------
@@ -608,7 +608,7 @@ fn at_the_deadline_what_is_in_flight_is_in_doubt_at_once() {
     assert_eq!(play.error(), (None, Reason::Deadline));
     play.sends(&["a 1", "b 1", "undo b 1"]);
     assert!(play.command("undo b 1").in_doubt);
-    assert_eq!(play.saga.steps[1].execute.failure().unwrap().reason, Reason::Deadline);
+    assert_eq!(play.saga.steps[1].unit.execute.failure().unwrap().reason, Reason::Deadline);
     // A compensation has all its time.
     assert_eq!(play.command("undo b 1").deadline.since(play.now), Duration::from_secs(10));
 }
@@ -666,7 +666,7 @@ fn a_failing_compensation_is_retried_then_suspends() {
     let mut play = stuck();
     assert_eq!(play.step("b"), "compensation_failed");
     assert!(play.saga.suspended.as_ref().unwrap().reason.contains("`b`"), "{:?}", play.saga.suspended);
-    assert_eq!(play.saga.due(Duration::ZERO), None);
+    assert_eq!(play.due(), None);
     play.after(1_000.0);
     play.sends(&[]);
 }
@@ -737,7 +737,7 @@ fn resolving_an_execute_decides_it() {
     let mut play = two_done();
     play.resolve("c", Resolution::Succeeded).unwrap();
     play.is(Status::Completed);
-    assert_eq!(play.saga.steps[2].execute.reply().unwrap()["of"], "the operator");
+    assert_eq!(play.saga.steps[2].unit.execute.reply().unwrap()["of"], "the operator");
 
     let mut play = two_done();
     play.resolve("c", Resolution::Failed).unwrap();
@@ -1056,7 +1056,7 @@ fn a_suspended_saga_listens_but_sends_nothing() {
     play.retry("c 1");
     play.after(60.0);
     play.sends(&[]);
-    assert_eq!(play.saga.due(Duration::ZERO), None);
+    assert_eq!(play.due(), None);
     play.resume();
     play.sends(&["c 2"]);
     play.suspend();

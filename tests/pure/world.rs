@@ -7,13 +7,13 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sagad::core::answer::Answer;
-use sagad::core::id::{Action, StepIx, Ticket};
+use sagad::core::id::{Action, Spot, StepIx, Ticket};
 use sagad::core::input::{Input, Order};
 use sagad::core::saga::{Failure, Phase, Progress, Reason};
 use serde_json::json;
 
 use crate::invariants::{check, tick};
-use crate::play::{Play, definition};
+use crate::play::{Play, definition, raw};
 use crate::shape::Shape;
 
 /// Something that happens; which command or answer it is about is a number that is taken as far as it goes.
@@ -105,7 +105,7 @@ impl World {
     fn settle(&mut self) {
         check(&self.play, self.reached);
         for command in &self.play.sent[self.reached..] {
-            let Ticket { step, action, .. } = command.ticket;
+            let Ticket { spot: Spot { step, .. }, action, .. } = command.ticket;
             self.queued.push((command.ticket, (step, action, command.round)));
         }
         self.reached = self.play.sent.len();
@@ -135,7 +135,7 @@ impl World {
             }
             Event::Take(..) | Event::GiveBack(..) | Event::Arrive(..) => {}
             Event::Timer => {
-                self.play.now = self.play.saga.due(Duration::ZERO).unwrap_or(self.play.now).max(self.play.now);
+                self.play.now = self.play.due().unwrap_or(self.play.now).max(self.play.now);
                 tick(&mut self.play);
             }
             Event::Pass(millis) => {
@@ -156,7 +156,7 @@ impl World {
 
     fn take(&mut self, which: usize, how: How) {
         let (ticket, key) = self.queued[which];
-        let state = self.play.saga.steps[ticket.step].action(ticket.action);
+        let state = self.play.saga.steps[ticket.spot.step].unit.action(ticket.action);
         let awaited = state.in_flight() && state.attempt == ticket.attempt;
         let no = |message: &str| Failure::new(Reason::Failure, message);
         let answer = match how {
@@ -194,14 +194,14 @@ impl World {
     }
 
     fn answer(&mut self, ticket: Ticket, answer: Answer) {
-        let Ticket { step, action, attempt, .. } = ticket;
-        self.play.put(Input::Answer { step, action, attempt, answer }).unwrap();
+        let Ticket { spot, action, attempt, .. } = ticket;
+        self.play.put(Input::Answer { spot, action, attempt, answer: raw(answer) }).unwrap();
     }
 
     fn give_back(&mut self, ticket: Ticket, reason: Reason, delivered_before: bool) {
-        let Ticket { step, action, attempt, .. } = ticket;
+        let Ticket { spot, action, attempt, .. } = ticket;
         let message = "it came back".to_owned();
-        self.play.put(Input::Undelivered { step, action, attempt, reason, message, delivered_before }).unwrap();
+        self.play.put(Input::Undelivered { spot, action, attempt, reason, message, delivered_before }).unwrap();
     }
 
     /// Everything that is under way arrives, is handled and answered, until nothing happens any more.
@@ -230,12 +230,12 @@ impl World {
         for ((state, step), done) in steps {
             match self.play.saga.phase {
                 Phase::Completed { .. } => {
-                    let succeeded = matches!(state.execute.progress, Progress::Succeeded { .. });
+                    let succeeded = matches!(state.unit.execute.progress, Progress::Succeeded { .. });
                     assert!(*done || !succeeded, "`{}` is missing", step.name);
                 }
                 _ => {
                     let undoable = step.compensate.is_some();
-                    let given_up = matches!(state.compensate.progress, Progress::Failed { .. });
+                    let given_up = matches!(state.unit.compensate.progress, Progress::Failed { .. });
                     assert!(!*done || !undoable || given_up, "`{}` is left behind", step.name);
                 }
             }

@@ -6,10 +6,11 @@ use serde_json::Value;
 
 use super::Transition;
 use crate::core::apply::saga_error;
-use crate::core::definition::OnCompensationFailure;
+use crate::core::definition::{Execute, OnTimeout};
 use crate::core::entry::Entry;
-use crate::core::id::{Action, StepIx};
-use crate::core::saga::{Failure, Phase, Progress, Reason, SagaError};
+use crate::core::id::{Action, Spot, StepIx};
+use crate::core::saga::{Failure, MOST_ELEMENTS, Phase, Progress, Reason, SagaError, Search, StepState, Tally, Unit};
+use crate::core::template::TemplateError;
 
 impl Transition<'_> {
     /// Does all that the state asks for now. A suspended saga asks for nothing.
@@ -17,11 +18,13 @@ impl Transition<'_> {
         if self.saga.suspended.is_some() {
             return;
         }
-        if let Phase::Pending { due } = self.saga.phase
+        if let Phase::Pending { due, held: false } = self.saga.phase
             && due <= self.now
         {
-            let deadline = self.definition.timeout.map(|timeout| self.now.plus(timeout));
-            self.record(Entry::Started { deadline });
+            match self.definition.is_gated() {
+                true => self.record(Entry::Held {}),
+                false => self.begin(),
+            }
         }
         if self.saga.phase == Phase::Running && !self.all_ended_well() {
             // A saga that is resumed, or answered, after its deadline sends nothing more.
@@ -38,19 +41,21 @@ impl Transition<'_> {
         }
     }
 
+    pub(super) fn begin(&mut self) {
+        let deadline = self.definition.timeout.map(|timeout| self.now.plus(timeout));
+        self.record(Entry::Started { deadline });
+    }
+
     fn go_forward(&mut self) {
         loop {
-            if let Some(error) = self.first_failure() {
-                return self.turn_round(error, None);
+            if let Some((spot, failure)) = self.first_failure() {
+                return self.fail(spot, failure);
             }
             let before = self.entries.len();
             for step in 0..self.saga.steps.len() {
-                match self.saga.steps[step].execute.progress {
-                    Progress::Idle if self.is_reached(step) => self.begin_step(step),
-                    Progress::Scheduled { due } if due <= self.now => self.send(step, Action::Execute),
-                    _ => {}
-                }
+                self.go_forward_in(step);
             }
+            self.deliver();
             // A skipped step may let one before it in the file begin; a template that fails ends the saga.
             if self.entries.len() == before {
                 break;
@@ -61,54 +66,130 @@ impl Transition<'_> {
         }
     }
 
-    fn all_ended_well(&self) -> bool {
-        (0..self.saga.steps.len()).all(|step| self.ended_well(step))
+    fn go_forward_in(&mut self, step: StepIx) {
+        let now = self.now;
+        let tally = self.tally(step);
+        if self.saga.steps[step].elements.is_none() && tally.idle > 0 && self.is_reached(step) {
+            return self.begin_step(step);
+        }
+        if tally.wait.is_some_and(|due| due <= now) {
+            let due = |progress: &Progress| matches!(progress, Progress::Scheduled { due } if *due <= now);
+            let worth = |tally: &Tally| tally.wait.is_some_and(|due| due <= now);
+            for action in [Action::Execute, Action::Probe] {
+                for spot in self.find(step, ALL, worth, |unit| due(&unit.action(action).progress)) {
+                    self.carry_on(spot, action);
+                }
+            }
+        }
+        if let (Some(_), Some(foreach)) = (&self.saga.steps[step].elements, &self.definition.steps[step].foreach) {
+            let room = foreach.max_parallel.saturating_sub(self.tally(step).forward) as usize;
+            let idle = |unit: &Unit| unit.execute.progress == Progress::Idle;
+            for spot in self.find(step, Search::First(room), |tally| tally.idle > 0, idle) {
+                self.send(spot, Action::Execute);
+            }
+        }
+        if tally.probes > 0 {
+            let definition = &self.definition.steps[step];
+            let asked = |unit: &Unit| unit.may_be_probed(definition) && unit.probe.progress == Progress::Idle;
+            for spot in self.find(step, ALL, |tally| tally.probes > 0, asked) {
+                self.send(spot, Action::Probe);
+            }
+        }
     }
 
-    /// The failure that turns the saga round: of the step that failed first, where there are several.
-    fn first_failure(&self) -> Option<SagaError> {
-        let failed = self.saga.steps.iter().enumerate().filter_map(|(step, state)| match &state.execute.progress {
-            Progress::Failed { at, failure, .. } if !self.definition.steps[step].optional => Some((*at, step, failure)),
-            _ => None,
-        });
-        let (_, step, failure) = failed.min_by_key(|(at, step, _)| (*at, *step))?;
-        Some(SagaError { step: Some(step), failure: failure.clone() })
-    }
-
-    fn is_reached(&self, step: StepIx) -> bool {
-        self.definition.steps[step].after.iter().all(|earlier| self.ended_well(*earlier))
-    }
-
-    fn ended_well(&self, step: StepIx) -> bool {
-        match self.saga.steps[step].execute.progress {
-            Progress::Succeeded { .. } | Progress::Skipped { .. } => true,
-            Progress::Failed { .. } => self.definition.steps[step].optional,
-            _ => false,
+    /// The delay or the back-off is over.
+    fn carry_on(&mut self, spot: Spot, action: Action) {
+        let foreach = self.definition.steps[spot.step].foreach.is_some();
+        match foreach && spot.item.is_none() {
+            true => self.expand(spot.step),
+            false => self.send(spot, action),
         }
     }
 
     fn begin_step(&mut self, step: StepIx) {
         let definition = &self.definition.steps[step];
+        let spot = Spot::from(step);
         // An operator's retry is sent at once: the step's condition held and its delay has passed.
-        let fresh = self.saga.steps[step].execute.attempt == 0;
+        let fresh = self.saga.steps[step].unit.execute.attempt == 0;
         if fresh && let Some(when) = &definition.when {
-            match when.holds(&self.scope(Action::Execute)) {
+            match when.holds(&self.scope(spot, Action::Execute)) {
                 Ok(true) => {}
-                Ok(false) => return self.record(Entry::Skipped { step }),
-                Err(error) => return self.fail_template(step, Action::Execute, "when", &error),
+                Ok(false) => return self.record(Entry::Skipped { spot }),
+                Err(error) => return self.fail_template(spot, Action::Execute, "when", &error),
             }
         }
-        if fresh && !definition.delay.is_zero() {
-            let due = self.now.plus(definition.delay);
-            return self.record(Entry::Scheduled { step, action: Action::Execute, due });
+        let delay = match definition.execute {
+            Execute::Sleep(sleep) => definition.delay.saturating_add(sleep),
+            _ => definition.delay,
+        };
+        if fresh && !delay.is_zero() {
+            let due = self.now.plus(delay);
+            return self.record(Entry::Scheduled { spot, action: Action::Execute, due });
         }
-        self.send(step, Action::Execute);
+        self.carry_on(spot, Action::Execute);
+    }
+
+    /// Makes a `foreach` step its elements.
+    fn expand(&mut self, step: StepIx) {
+        let Some(foreach) = &self.definition.steps[step].foreach else { return };
+        let spot = Spot::from(step);
+        let list = foreach.elements.render(&self.scope(spot, Action::Execute)).and_then(|list| match &list {
+            Value::Array(elements) if elements.len() <= MOST_ELEMENTS => Ok(list),
+            Value::Array(elements) => {
+                let many = elements.len();
+                Err(TemplateError::new(format!("the list has {many} elements, at most {MOST_ELEMENTS} are allowed")))
+            }
+            other => Err(TemplateError::new(format!("it must yield a list, this is {}", kind_of(other)))),
+        });
+        match list {
+            Ok(list) => self.record(Entry::Expanded { spot, elements: Arc::new(list) }),
+            Err(error) => self.fail_template(spot, Action::Execute, "foreach", &error),
+        }
+    }
+
+    /// The failure that stops the saga: of the unit that failed first, where there are several.
+    fn first_failure(&self) -> Option<(Spot, Failure)> {
+        let failed = (0..self.saga.steps.len()).filter_map(|step| {
+            let (at, item) = self.tally(step).failed?;
+            Some((at, Spot { step, item }))
+        });
+        let (_, spot) = failed.min()?;
+        let failure = self.saga.unit(spot)?.execute.failure()?;
+        Some((spot, failure.clone()))
+    }
+
+    /// What follows from a failure that is not to be passed over: the saga turns round, or waits for an operator.
+    fn fail(&mut self, spot: Spot, failure: Failure) {
+        let step = &self.definition.steps[spot.step];
+        let wants_operator = match &step.execute {
+            Execute::Command(request) => matches!(request.on_timeout, OnTimeout::Suspend),
+            _ => false,
+        };
+        let timed_out = self.saga.unit(spot).is_some_and(|unit| unit.execute.timed_out());
+        let why = if self.saga.is_past_pivot(self.definition) {
+            "failed after the point of no return"
+        } else if wants_operator && timed_out {
+            "may or may not have been done"
+        } else {
+            return self.turn_round(SagaError { step: Some(spot.step), failure }, None);
+        };
+        let (message, reason) = (&failure.message, failure.reason.as_str());
+        let reason = format!("{} {why}: {message} ({reason})", self.called(spot));
+        self.record(Entry::Suspended { reason, spot: Some(spot), actor: None });
+    }
+
+    fn is_reached(&self, step: StepIx) -> bool {
+        self.definition.steps[step].after.iter().all(|earlier| self.tally(*earlier).unfinished == 0)
+    }
+
+    fn all_ended_well(&self) -> bool {
+        (0..self.saga.steps.len()).all(|step| self.tally(step).unfinished == 0)
     }
 
     fn complete(&mut self) {
         let output = match &self.definition.output {
             None => Ok(Value::Null),
-            Some(output) => output.render(&self.scope(Action::Execute)),
+            Some(output) => output.render(&self.scope_of_saga(Action::Execute)),
         };
         // Everything is done and nothing is to be undone for the sake of a template: the saga says what is wrong with it.
         let (output, error) = match output {
@@ -118,83 +199,43 @@ impl Transition<'_> {
         self.record(Entry::Completed { output: Arc::new(output), error });
     }
 
-    fn go_back(&mut self) {
-        self.withdraw();
-        loop {
-            let before = self.entries.len();
-            let blocked = self.failed_compensation().is_some();
-            for step in (0..self.saga.steps.len()).rev() {
-                let state = &self.saga.steps[step].compensate;
-                match state.progress {
-                    // What an operator asked for again goes out, even if another compensation still waits for one.
-                    Progress::Idle if (!blocked || state.spent > 0) && self.may_be_undone(step) => {
-                        self.send(step, Action::Compensate);
-                    }
-                    Progress::Scheduled { due } if !blocked && due <= self.now => self.send(step, Action::Compensate),
-                    _ => {}
-                }
-            }
-            // A compensation that can't be rendered fails without having been sent, and others may follow it.
-            if self.entries.len() == before {
-                break;
-            }
-        }
-        if let Some(suspended) = self.failed_compensation() {
-            return self.record(suspended);
-        }
-        if (0..self.saga.steps.len()).all(|step| self.is_settled(step)) {
-            let given_up = |progress: &Progress| matches!(progress, Progress::Failed { .. } | Progress::GivenUp { .. });
-            let any_given_up = self.saga.steps.iter().any(|step| given_up(&step.compensate.progress));
-            self.record(if any_given_up { Entry::GaveUp {} } else { Entry::Compensated {} });
+    /// How a person would call a unit.
+    pub(super) fn called(&self, spot: Spot) -> String {
+        let name = &self.definition.steps[spot.step].name;
+        match spot.item {
+            None => format!("step `{name}`"),
+            Some(item) => format!("element {item} of step `{name}`"),
         }
     }
 
-    /// Calls off what waits for its delay, its back-off or an attempt that an operator asked for.
-    fn withdraw(&mut self) {
-        for step in 0..self.saga.steps.len() {
-            let state = &self.saga.steps[step].execute;
-            let waits = match state.progress {
-                Progress::Scheduled { .. } => true,
-                Progress::Idle => state.attempt > 0,
-                _ => false,
-            };
-            if !waits {
-                continue;
-            }
-            if state.attempt == 0 {
-                self.record(Entry::Withdrawn { step });
-            } else {
-                let failure = state.last_failure.clone().unwrap_or_else(|| {
-                    Failure::new(Reason::Cancelled, "no further attempt was made, because the saga compensates")
-                });
-                self.record(Entry::Exhausted { step, action: Action::Execute, failure });
-            }
-        }
+    pub(super) fn tally(&self, step: StepIx) -> Tally {
+        self.saga.steps[step].tally(&self.definition.steps[step], self.definition.on_compensation_failure)
     }
 
-    /// The suspension for a compensation that has failed for good, unless the others are to go on.
-    fn failed_compensation(&self) -> Option<Entry> {
-        if self.definition.on_compensation_failure == OnCompensationFailure::Continue {
-            return None;
-        }
-        let (step, failure) =
-            self.saga.steps.iter().enumerate().find_map(|(step, state)| match &state.compensate.progress {
-                Progress::Failed { failure, .. } => Some((step, failure)),
-                _ => None,
-            })?;
-        let name = &self.definition.steps[step].name;
-        let reason =
-            format!("the compensation of step `{name}` failed: {} ({})", failure.message, failure.reason.as_str());
-        Some(Entry::Suspended { reason, step: Some(step), actor: None })
+    pub(super) fn find(
+        &self,
+        step: StepIx,
+        search: Search,
+        worth: impl Fn(&Tally) -> bool,
+        wanted: impl Fn(&Unit) -> bool,
+    ) -> Vec<Spot> {
+        let state: &StepState = &self.saga.steps[step];
+        let policy = self.definition.on_compensation_failure;
+        let items = state.find(&self.definition.steps[step], policy, search, worth, wanted);
+        items.into_iter().map(|item| Spot { step, item }).collect()
     }
+}
 
-    /// Strictly in reverse: once everything after it is compensated, failed without effect, or never ran.
-    fn may_be_undone(&self, step: StepIx) -> bool {
-        let definition = &self.definition.steps[step];
-        self.saga.steps[step].needs_undo(definition) && definition.later.iter().all(|later| self.is_settled(*later))
-    }
+/// Every unit there is.
+pub(super) const ALL: Search = Search::First(usize::MAX);
 
-    pub(super) fn is_settled(&self, step: StepIx) -> bool {
-        self.saga.steps[step].is_settled(&self.definition.steps[step], self.definition.on_compensation_failure)
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
     }
 }

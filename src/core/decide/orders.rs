@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::Transition;
+use super::advance::ALL;
 use crate::core::apply::saga_error;
 use crate::core::definition::OnCompensationFailure;
 use crate::core::entry::{Entry, Resolution};
-use crate::core::id::{Action, StepIx};
+use crate::core::id::{Action, Spot, StepIx};
 use crate::core::input::{Forbidden, Order};
-use crate::core::saga::{Phase, Progress, Reason};
+use crate::core::saga::{Phase, Progress, Reason, StepState, Unit};
 
 impl Transition<'_> {
     pub(super) fn take_order(&mut self, actor: String, order: Order) -> Result<(), Forbidden> {
@@ -22,6 +23,9 @@ impl Transition<'_> {
                 if self.saga.phase == Phase::Compensating {
                     return Err(forbidden("it is already being undone; resume it, or retry or resolve its step"));
                 }
+                if self.saga.is_past_pivot(self.definition) {
+                    return Err(forbidden("it is past its point of no return and can only go forward"));
+                }
                 let message = reason.unwrap_or_else(|| format!("cancelled by {actor}"));
                 self.turn_round(saga_error(Reason::Cancelled, message), Some(actor));
             }
@@ -30,64 +34,73 @@ impl Transition<'_> {
                     return Err(forbidden("it waits for an operator already"));
                 }
                 let reason = reason.unwrap_or_else(|| format!("suspended by {actor}"));
-                self.record(Entry::Suspended { reason, step: None, actor: Some(actor) });
+                self.record(Entry::Suspended { reason, spot: None, actor: Some(actor) });
             }
             Order::Resume { reason } => {
-                if self.saga.suspended.is_none() {
+                let Some(suspension) = self.saga.suspended.clone() else {
                     return Err(forbidden("only a suspended one can be resumed"));
-                }
+                };
                 self.record(Entry::Resumed { actor: Some(actor.clone()), reason });
-                for step in 0..self.saga.steps.len() {
-                    if matches!(self.saga.steps[step].compensate.progress, Progress::Failed { .. })
-                        && self.definition.on_compensation_failure == OnCompensationFailure::Suspend
-                    {
-                        let (action, actor) = (Action::Compensate, actor.clone());
-                        self.record(Entry::Retried { step, action, actor, reason: None });
-                    }
+                // What it could not go on without gets fresh attempts, and so does whatever else failed on the way back.
+                let forward = suspension.spot.filter(|_| self.saga.phase == Phase::Running);
+                let forward = forward.filter(|spot| self.has_failed(*spot, Action::Execute));
+                let back = if self.definition.on_compensation_failure == OnCompensationFailure::Suspend {
+                    (0..self.saga.steps.len()).flat_map(|step| self.failed_in(step, Action::Compensate)).collect()
+                } else {
+                    Vec::new()
+                };
+                let forward = forward.map(|spot| (spot, Action::Execute));
+                for (spot, action) in forward.into_iter().chain(back.into_iter().map(|spot| (spot, Action::Compensate)))
+                {
+                    self.record(Entry::Retried { spot, action, actor: actor.clone(), reason: None });
                 }
             }
-            Order::Retry { step, reason } => {
+            Order::Retry { step, item, reason } => {
                 let step = self.step_named(step)?;
-                let state = &self.saga.steps[step];
-                let action = match (&state.execute.progress, &state.compensate.progress) {
-                    (_, Progress::Failed { .. }) => Action::Compensate,
-                    (Progress::Failed { .. }, Progress::Idle) if self.saga.phase == Phase::Running => Action::Execute,
-                    _ => return Err(forbidden("no action of this step has failed and could be tried again")),
+                let execute = if self.saga.phase == Phase::Running { Some(Action::Execute) } else { None };
+                let mut failed = Vec::new();
+                for action in std::iter::once(Action::Compensate).chain(execute) {
+                    let spots = self
+                        .failed_in(step, action)
+                        .into_iter()
+                        .filter(|spot| item.is_none_or(|it| spot.item == Some(it)));
+                    failed.extend(spots.map(|spot| (spot, action)));
+                    if !failed.is_empty() {
+                        break;
+                    }
+                }
+                let Some((_, action)) = failed.first().copied() else {
+                    return Err(forbidden("no action of this step has failed and could be tried again"));
                 };
                 // What came after an optional step has taken its failure for its end.
                 if action == Action::Execute && self.has_gone_on(step) {
                     return Err(forbidden("its step is optional, and the steps after it have begun"));
                 }
-                self.record(Entry::Retried { step, action, actor: actor.clone(), reason });
+                for (spot, action) in failed {
+                    self.record(Entry::Retried { spot, action, actor: actor.clone(), reason: reason.clone() });
+                }
                 if self.saga.suspended.is_some() {
                     self.record(Entry::Resumed { actor: Some(actor), reason: None });
                 }
             }
-            Order::Resolve { step, outcome, reply, reason } => {
+            Order::Resolve { step, item, outcome, reply, reason } => {
                 let step = self.step_named(step)?;
-                let state = &self.saga.steps[step];
-                let possible = match outcome {
-                    Resolution::Succeeded | Resolution::Failed => {
-                        let open =
-                            matches!(state.execute.progress, Progress::Failed { .. }) || state.execute.under_way();
-                        state.execute.attempt > 0 && open && state.compensate.is_untouched()
-                    }
-                    Resolution::Compensated | Resolution::GivenUp => {
-                        let settled =
-                            matches!(state.compensate.progress, Progress::Succeeded { .. } | Progress::GivenUp { .. });
-                        let owed = state.needs_undo(&self.definition.steps[step]) || !state.compensate.is_untouched();
-                        self.saga.phase == Phase::Compensating && owed && !settled
-                    }
-                };
-                if !possible {
-                    let step = self.saga.steps[step].status().as_str();
+                let possible = |unit: &Unit| self.may_be_resolved(step, unit, outcome);
+                let mut spots = self.find(step, ALL, |_| true, possible);
+                spots.retain(|spot| item.is_none_or(|item| spot.item == Some(item)));
+                if spots.is_empty() {
+                    let step = self.tally(step).status().as_str();
                     return Err(forbidden(&format!(
                         "its step is {step}, which leaves nothing of this kind to resolve"
                     )));
                 }
-                let waits_for_it = self.saga.suspended.as_ref().is_some_and(|cause| cause.step == Some(step));
+                let spot = self.saga.suspended.as_ref().and_then(|cause| cause.spot);
+                let waits_for_it = spot.is_some_and(|spot| spots.contains(&spot));
                 let reply = Arc::new(reply);
-                self.record(Entry::Resolved { step, outcome, reply, reason, actor: actor.clone() });
+                for spot in spots {
+                    let (reply, reason, actor) = (reply.clone(), reason.clone(), actor.clone());
+                    self.record(Entry::Resolved { spot, outcome, reply, reason, actor });
+                }
                 if waits_for_it {
                     self.record(Entry::Resumed { actor: Some(actor), reason: None });
                 }
@@ -96,9 +109,42 @@ impl Transition<'_> {
         Ok(())
     }
 
+    /// Whether an operator may say of a unit how it ended.
+    fn may_be_resolved(&self, step: StepIx, unit: &Unit, outcome: Resolution) -> bool {
+        let Unit { execute, compensate, .. } = unit;
+        match outcome {
+            Resolution::Succeeded | Resolution::Failed => {
+                let open = matches!(execute.progress, Progress::Failed { .. }) || execute.under_way();
+                execute.attempt > 0 && open && compensate.is_untouched()
+            }
+            Resolution::Compensated | Resolution::GivenUp => {
+                let settled = matches!(compensate.progress, Progress::Succeeded { .. } | Progress::GivenUp { .. });
+                let owed = unit.needs_undo(&self.definition.steps[step]) || !compensate.is_untouched();
+                self.saga.phase == Phase::Compensating && owed && !settled
+            }
+        }
+    }
+
+    fn has_failed(&self, spot: Spot, action: Action) -> bool {
+        let state = self.saga.unit(spot).map(|unit| unit.action(action));
+        state.is_some_and(|state| matches!(state.progress, Progress::Failed { .. }))
+    }
+
+    /// The units of which an action has failed. An execute whose undo is on its way is not what failed.
+    fn failed_in(&self, step: StepIx, action: Action) -> Vec<Spot> {
+        let failed = |unit: &Unit| {
+            let undo = action == Action::Compensate || unit.compensate.is_untouched();
+            undo && matches!(unit.action(action).progress, Progress::Failed { .. })
+        };
+        self.find(step, ALL, |_| true, failed)
+    }
+
     fn has_gone_on(&self, step: StepIx) -> bool {
         let mut later = self.definition.steps[step].later.iter();
-        later.any(|later| self.saga.steps[*later].execute.progress != Progress::Idle)
+        later.any(|later| {
+            let StepState { unit, elements } = &self.saga.steps[*later];
+            elements.is_some() || unit.execute.progress != Progress::Idle
+        })
     }
 
     fn step_named(&self, name: String) -> Result<StepIx, Forbidden> {

@@ -5,37 +5,71 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Command, Transition};
-use crate::core::definition::{self, Priority};
+use super::family::DEEPEST;
+use super::{Ask, ChildOrder, Command, Effect, Event, Transition};
+use crate::core::definition::{self, Execute, Priority, Reply, Retry, Undo};
 use crate::core::entry::Entry;
-use crate::core::id::{Action, StepIx, Ticket};
-use crate::core::saga::{Failure, Progress, Reason};
+use crate::core::id::{Action, SagaId, Spot, StepIx, Ticket};
+use crate::core::saga::{Failure, Reason};
 use crate::core::start::as_priority;
-use crate::core::template::{ReplyView, SagaScope, SagaView, Scope, StepView, TemplateError};
+use crate::core::template::{Scope, Template, TemplateError};
 use crate::core::time::Time;
 
+/// How long an order to a child may take to be taken up; how long it then takes is the child's affair.
+const TAKEN_UP: Duration = Duration::from_secs(30);
+
+/// How often an order is sent to a child that does not take it up.
+const ORDERS: Retry =
+    Retry { attempts: 10, initial: Duration::from_secs(1), factor: 2.0, max: Duration::from_secs(60), jitter: 0.2 };
+
 impl<'a> Transition<'a> {
-    pub(super) fn send(&mut self, step: StepIx, action: Action) {
-        let state = self.saga.steps[step].action(action);
-        let ticket = Ticket { saga: self.saga.id, step, action, attempt: state.attempt + 1 };
+    /// Begins an action, or its next attempt.
+    pub(super) fn send(&mut self, spot: Spot, action: Action) {
+        match (action, &self.definition.steps[spot.step].execute) {
+            (Action::Execute, Execute::Sleep(_)) => {
+                let reply = Arc::new(Value::Null);
+                self.record(Entry::Succeeded { spot, action, attempt: 0, reply, late: false });
+            }
+            (Action::Execute, Execute::Wait(wait)) => {
+                let deadline = self.within_the_saga(wait.timeout.map(|timeout| self.now.plus(timeout)));
+                self.record(Entry::Waiting { spot, deadline });
+            }
+            (Action::Execute, Execute::Publish(event)) => self.publish(spot, event),
+            (Action::Execute, Execute::Saga(child)) => self.start_child(spot, child),
+            (Action::Compensate, Execute::Saga(_)) if self.definition.steps[spot.step].undo_command().is_none() => {
+                self.undo_child(spot);
+            }
+            _ => self.send_command(spot, action),
+        }
+    }
+
+    fn send_command(&mut self, spot: Spot, action: Action) {
+        let Some(command) = self.command(spot.step, action) else { return };
+        let Some(unit) = self.saga.unit(spot) else { return };
+        let state = unit.action(action);
+        let ticket = self.next(spot, action);
         let round = state.round;
-        let in_doubt = action == Action::Compensate && self.saga.steps[step].execute.in_doubt();
-        let scope = self.scope(action);
-        let rendered = self.body(step, action, &scope).map_err(|error| ("body", error)).and_then(|body| {
-            let headers = self.headers(step, action, &scope)?;
-            let priority = self.priority(step, action, &scope).map_err(|error| ("priority", error))?;
+        let in_doubt = action == Action::Compensate && unit.execute.in_doubt();
+        let scope = self.scope(spot, action);
+        let body = self.body(spot, action, &scope).map_err(|error| ("body", error));
+        let rendered = body.and_then(|body| {
+            let headers = headers(&command.headers, &scope)?;
+            let priority = self.priority(command.priority.as_ref(), action, &scope)?;
             Ok((body, headers, priority))
         });
         let (body, headers, priority) = match rendered {
             Ok(rendered) => rendered,
-            Err((place, error)) => return self.fail_template(step, action, place, &error),
+            Err((place, error)) => return self.fail_template(spot, action, place, &error),
         };
-        let deadline = self.attempt_deadline(step, action);
-        let command = self.command(step, action);
+        let deadline = self.now.plus(command.timeout);
+        let deadline = match action {
+            Action::Compensate => deadline,
+            Action::Execute | Action::Probe => self.within_the_saga(Some(deadline)).unwrap_or(deadline),
+        };
         let expires = (action == Action::Execute && command.expires).then(|| expiration(deadline.since(self.now)));
+        self.record(Entry::Sent { spot, action, attempt: ticket.attempt, deadline: Some(deadline) });
         let (exchange, routing_key) = (command.exchange.clone(), command.routing_key.clone());
-        self.record(Entry::Sent { step, action, attempt: ticket.attempt, deadline });
-        self.commands.push(Command {
+        self.effects.push(Effect::Command(Command {
             ticket,
             exchange,
             routing_key,
@@ -46,106 +80,194 @@ impl<'a> Transition<'a> {
             deadline,
             round,
             in_doubt,
+        }));
+    }
+
+    /// Publishes an event. It stays in the outbox until the broker has it, so it has no time-out of its own.
+    fn publish(&mut self, spot: Spot, event: &'a definition::Event) {
+        let action = Action::Execute;
+        let ticket = self.next(spot, action);
+        let scope = self.scope(spot, action);
+        let body = self.body(spot, action, &scope).map_err(|error| ("body", error));
+        let rendered = body.and_then(|body| {
+            let headers = headers(&event.headers, &scope)?;
+            Ok((body, headers, self.priority(event.priority.as_ref(), action, &scope)?))
         });
+        let (body, headers, priority) = match rendered {
+            Ok(rendered) => rendered,
+            Err((place, error)) => return self.fail_template(spot, action, place, &error),
+        };
+        self.record(Entry::Sent { spot, action, attempt: ticket.attempt, deadline: None });
+        let (exchange, routing_key) = (event.exchange.clone(), event.routing_key.clone());
+        self.effects.push(Effect::Event(Event { ticket, exchange, routing_key, body, headers, priority }));
+    }
+
+    fn start_child(&mut self, spot: Spot, child: &'a definition::Child) {
+        let action = Action::Execute;
+        let depth = self.saga.parent.as_ref().map_or(0, |parent| parent.depth) + 1;
+        if depth > DEEPEST {
+            let message = format!("this saga is {DEEPEST} sagas below the first one, which is as deep as they may go");
+            let failure = Failure::new(Reason::Child, message);
+            return self.record(Entry::Failed { spot, action, attempt: 0, failure });
+        }
+        let scope = self.scope(spot, action);
+        let input = match self.body(spot, action, &scope) {
+            Ok(input) => input,
+            Err(error) => return self.fail_template(spot, action, "input", &error),
+        };
+        let ask = Ask::Start {
+            definition: child.definition.clone(),
+            input,
+            step: self.definition.steps[spot.step].name.clone(),
+            depth,
+            priority: self.saga.priority,
+            trace: self.saga.trace.clone(),
+        };
+        self.order_child(spot, action, ask);
+    }
+
+    fn undo_child(&mut self, spot: Spot) {
+        self.order_child(spot, Action::Compensate, Ask::Undo);
+    }
+
+    fn order_child(&mut self, spot: Spot, action: Action, ask: Ask) {
+        let ticket = self.next(spot, action);
+        let deadline = Some(self.now.plus(TAKEN_UP));
+        self.record(Entry::Sent { spot, action, attempt: ticket.attempt, deadline });
+        if let Some(child) = self.child_of(spot) {
+            self.effects.push(Effect::Child(ChildOrder { ticket, child, ask }));
+        }
+    }
+
+    /// The saga that a unit runs, once it has begun to.
+    fn child_of(&self, spot: Spot) -> Option<SagaId> {
+        let began = self.saga.unit(spot)?.execute.started_at?;
+        Some(SagaId::child(self.saga.id, spot, began.0))
+    }
+
+    pub(super) fn runs_child(&self, step: StepIx) -> bool {
+        matches!(self.definition.steps[step].execute, Execute::Saga(_))
+    }
+
+    /// The next attempt of an action.
+    fn next(&self, spot: Spot, action: Action) -> Ticket {
+        let attempt = self.saga.unit(spot).map_or(0, |unit| unit.action(action).attempt) + 1;
+        Ticket { saga: self.saga.id, spot, action, attempt }
     }
 
     /// What can't be rendered now can't be rendered later either: no attempt is made.
-    pub(super) fn fail_template(&mut self, step: StepIx, action: Action, place: &str, error: &TemplateError) {
+    pub(super) fn fail_template(&mut self, spot: Spot, action: Action, place: &str, error: &TemplateError) {
         let failure = Failure::new(Reason::Template, format!("{place}: {error}"));
         self.record(match action {
-            Action::Execute => Entry::Failed { step, attempt: 0, failure },
-            Action::Compensate => Entry::Exhausted { step, action, failure },
+            Action::Execute => Entry::Failed { spot, action, attempt: 0, failure },
+            Action::Compensate | Action::Probe => Entry::Exhausted { spot, action, failure },
         });
     }
 
-    /// When an attempt that is sent now times out. No execute is waited for beyond the saga's deadline.
-    pub(super) fn attempt_deadline(&self, step: StepIx, action: Action) -> Time {
-        let deadline = self.now.plus(self.command(step, action).timeout);
-        match self.saga.deadline {
-            Some(end) if action == Action::Execute => deadline.min(end),
-            _ => deadline,
+    /// Nothing forward is waited for beyond the saga's deadline, unless it is past its point of no return.
+    fn within_the_saga(&self, deadline: Option<Time>) -> Option<Time> {
+        match self.saga.deadline.filter(|_| !self.saga.is_past_pivot(self.definition)) {
+            Some(end) => Some(deadline.map_or(end, |deadline| deadline.min(end))),
+            None => deadline,
         }
     }
 
-    pub(super) fn command(&self, step: StepIx, action: Action) -> &'a definition::Command {
-        let step = &self.definition.steps[step];
-        match (action, step.undo_command()) {
-            (Action::Compensate, Some(command)) => command,
-            _ => match &step.execute {
-                definition::Execute::Command(request) => &request.command,
-                _ => unreachable!("only commands are sent"),
-            },
+    /// When an attempt whose participant is still at it times out.
+    pub(super) fn extended_deadline(&self, spot: Spot, action: Action) -> Option<Time> {
+        let deadline = self.time_to_answer(spot, action).map(|time| self.now.plus(time));
+        match action {
+            // A child has a time-out of its own, and the deadline of this saga reaches it.
+            _ if self.runs_child(spot.step) => deadline,
+            Action::Compensate => deadline,
+            Action::Execute | Action::Probe => self.within_the_saga(deadline),
         }
     }
 
-    fn body(&self, step: StepIx, action: Action, scope: &Scope) -> Result<Value, TemplateError> {
-        if let Some(body) = &self.command(step, action).body {
+    /// How long an attempt may take.
+    pub(super) fn time_to_answer(&self, spot: Spot, action: Action) -> Option<Duration> {
+        let step = &self.definition.steps[spot.step];
+        match (action, &step.execute, step.compensate.as_ref().map(|compensate| &compensate.undo)) {
+            (Action::Execute, Execute::Saga(child), _) => child.timeout,
+            (Action::Compensate, _, Some(Undo::Child { timeout, .. })) => *timeout,
+            _ => self.command(spot.step, action).map(|command| command.timeout),
+        }
+    }
+
+    pub(super) fn retry(&self, step: StepIx, action: Action) -> Retry {
+        let definition = &self.definition.steps[step];
+        match (action, definition.compensate.as_ref().map(|compensate| &compensate.undo)) {
+            (Action::Compensate, Some(Undo::Child { retry, .. })) => *retry,
+            _ => self.command(step, action).map_or(ORDERS, |command| command.retry),
+        }
+    }
+
+    pub(super) fn reply(&self, step: StepIx, action: Action) -> &'a Reply {
+        static PLAIN: Reply =
+            Reply { success_when: None, retry_when: None, schema: None, success: None, failure: None, error: None };
+        self.command(step, action).map_or(&PLAIN, |command| &command.reply)
+    }
+
+    fn command(&self, step: StepIx, action: Action) -> Option<&'a definition::Command> {
+        // An input may speak of a step that there is not.
+        let step = self.definition.steps.get(step)?;
+        match action {
+            Action::Execute => step.command(),
+            Action::Compensate => step.undo_command(),
+            Action::Probe => step.probe_command(),
+        }
+    }
+
+    /// The body of a command or an event, or the input of a child.
+    fn body(&self, spot: Spot, action: Action, scope: &Scope) -> Result<Value, TemplateError> {
+        let own = match (action, &self.definition.steps[spot.step].execute) {
+            (Action::Execute, Execute::Publish(event)) => event.body.as_ref(),
+            (Action::Execute, Execute::Saga(child)) => child.input.as_ref(),
+            _ => self.command(spot.step, action).and_then(|command| command.body.as_ref()),
+        };
+        if let Some(body) = own {
             return body.render(scope);
         }
         match action {
             Action::Execute => Ok(Value::clone(&self.saga.input)),
+            Action::Probe => self.body(spot, Action::Execute, scope),
             Action::Compensate => {
                 // What was sent is rendered again, not kept: it reads only what was settled before the step began.
-                let sent = self.body(step, Action::Execute, &self.scope(Action::Execute))?;
-                let reply = self.saga.steps[step].execute.reply().map_or(Value::Null, |reply| Value::clone(reply));
-                Ok(json!({ "command": sent, "reply": reply }))
+                let sent = match self.definition.steps[spot.step].execute {
+                    Execute::Wait(_) | Execute::Sleep(_) => Value::Null,
+                    _ => self.body(spot, Action::Execute, &self.scope(spot, Action::Execute))?,
+                };
+                let reply = self.saga.unit(spot).and_then(|unit| unit.execute.reply());
+                Ok(json!({ "command": sent, "reply": reply.map_or(Value::Null, |reply| Value::clone(reply)) }))
             }
         }
     }
 
-    fn headers(
+    fn priority(
         &self,
-        step: StepIx,
+        own: Option<&Priority>,
         action: Action,
         scope: &Scope,
-    ) -> Result<Vec<(String, Value)>, (&'static str, TemplateError)> {
-        let headers = self.command(step, action).headers.iter();
-        let rendered = headers.map(|(name, template)| Ok((name.clone(), template.render(scope)?)));
-        rendered.collect::<Result<_, _>>().map_err(|error| ("headers", error))
-    }
-
-    fn priority(&self, step: StepIx, action: Action, scope: &Scope) -> Result<u8, TemplateError> {
-        match (&self.command(step, action).priority, action) {
+    ) -> Result<u8, (&'static str, TemplateError)> {
+        match (own, action) {
             (Some(Priority::Fixed(priority)), _) => Ok(*priority),
             (Some(Priority::Template(template)), _) => {
-                as_priority(&template.render(scope)?).map_err(TemplateError::new)
+                let rendered = template.render(scope);
+                rendered
+                    .and_then(|value| as_priority(&value).map_err(TemplateError::new))
+                    .map_err(|error| ("priority", error))
             }
-            (None, Action::Execute) => Ok(self.saga.priority),
+            (None, Action::Execute | Action::Probe) => Ok(self.saga.priority),
             (None, Action::Compensate) => Ok(HIGHEST_PRIORITY),
         }
     }
+}
 
-    pub(super) fn scope(&self, action: Action) -> Scope {
-        let steps = self.definition.steps.iter().zip(&self.saga.steps).map(|(definition, state)| StepView {
-            name: definition.name.clone(),
-            status: state.status().as_str(),
-            reply: match &state.execute.progress {
-                Progress::Succeeded { reply, .. } => ReplyView::Known(reply.clone()),
-                Progress::Skipped { .. } | Progress::Failed { .. } | Progress::GivenUp { .. } => ReplyView::Null,
-                Progress::Idle | Progress::Scheduled { .. } | Progress::Running { .. } => ReplyView::Missing,
-            },
-        });
-        let error = match (&self.saga.error, action) {
-            (Some(error), Action::Compensate) => {
-                let step = error.step.map(|step| self.definition.steps[step].name.clone());
-                Some((step, Arc::new(error.clone())))
-            }
-            _ => None,
-        };
-        Scope::Saga(SagaScope {
-            input: self.saga.input.clone(),
-            steps: steps.collect(),
-            saga: Some(SagaView {
-                id: self.saga.id,
-                name: self.definition.name.clone(),
-                key: self.saga.key.clone(),
-                revision: self.saga.revision,
-                started_at: self.saga.started_at,
-            }),
-            error,
-            element: None,
-        })
-    }
+fn headers(
+    templates: &[(String, Template)],
+    scope: &Scope,
+) -> Result<Vec<(String, Value)>, (&'static str, TemplateError)> {
+    let rendered = templates.iter().map(|(name, template)| Ok((name.clone(), template.render(scope)?)));
+    rendered.collect::<Result<_, _>>().map_err(|error| ("headers", error))
 }
 
 /// Compensations go first, unless the definition says otherwise.

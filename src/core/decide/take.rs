@@ -1,124 +1,156 @@
 //! What happened: answers, what the broker gave back, timers. They settle attempts and actions.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
+use super::advance::ALL;
 use super::{Ignored, Transition};
-use crate::core::answer::Answer;
+use crate::core::answer::{Answer, judge, judge_event};
 use crate::core::apply::saga_error;
+use crate::core::definition::Execute;
 use crate::core::entry::{Entry, Handling};
-use crate::core::id::{Action, StepIx, Ticket};
-use crate::core::input::{Forbidden, Input};
+use crate::core::id::{Action, Spot, StepIx, Ticket};
+use crate::core::input::{Bearing, Forbidden, Input};
 use crate::core::retry::backoff;
-use crate::core::saga::{Failure, Phase, Progress, Reason, SagaError};
+use crate::core::saga::{Addressee, Failure, Phase, Progress, Reason, Tally, Unit};
 
 impl Transition<'_> {
     pub(super) fn take(&mut self, input: Input) -> Result<(), Forbidden> {
         match input {
-            Input::Answer { step, action, attempt, answer } => {
-                self.ignored = self.take_answer(step, action, attempt, answer);
+            Input::Answer { spot, action, attempt, answer } => {
+                let answer = judge(self.reply(spot.step, action), answer);
+                self.ignored = self.take_answer(spot, action, attempt, answer);
             }
-            Input::Undelivered { step, action, attempt, reason, message, delivered_before } => {
+            Input::Undelivered { spot, action, attempt, reason, message, delivered_before } => {
                 let failure = Failure::new(reason, message);
-                self.ignored = self.take_undelivered(step, action, attempt, failure, delivered_before);
+                self.ignored = self.take_undelivered(spot, action, attempt, failure, delivered_before);
             }
+            Input::Signal { name, id, payload, actor } => self.ignored = self.take_signal(&name, id, payload, actor)?,
+            Input::Event { step, bearing, id, body, headers } => {
+                self.ignored = self.take_event(step, bearing, id, body, headers);
+            }
+            Input::Admit => {
+                if matches!(self.saga.phase, Phase::Pending { held: true, .. }) && self.saga.suspended.is_none() {
+                    self.begin();
+                }
+            }
+            Input::Undo { by } => self.ignored = self.take_undo(by),
             Input::Tick => self.take_tick(),
             Input::Operator { actor, order } => self.take_order(actor, order)?,
             Input::Fault { message } => {
                 if self.saga.suspended.is_none() && !self.saga.status().is_terminal() {
-                    self.record(Entry::Suspended { reason: message, step: None, actor: None });
+                    self.record(Entry::Suspended { reason: message, spot: None, actor: None });
                 }
             }
         }
         Ok(())
     }
 
-    fn take_answer(&mut self, step: StepIx, action: Action, attempt: u32, answer: Answer) -> Option<Ignored> {
-        let Some(state) = self.saga.steps.get(step).map(|state| state.action(action)) else {
-            return Some(Ignored::UnknownAttempt);
+    /// An event of another service: what a step waits for, or the answer to the latest attempt of its command.
+    fn take_event(
+        &mut self,
+        step: StepIx,
+        bearing: Bearing,
+        id: Option<String>,
+        body: Value,
+        headers: Value,
+    ) -> Option<Ignored> {
+        let (action, success) = match bearing {
+            // Whatever forbids it: nobody waits to be told, and the event is of no use to anybody any more.
+            Bearing::Awaited => {
+                return self.take_letter(Addressee::Step(step), id, body, None).unwrap_or(Some(Ignored::Settled));
+            }
+            Bearing::Success(action) => (action, true),
+            Bearing::Failure(action) => (action, false),
         };
+        let spot = Spot::from(step);
+        let attempt = self.saga.unit(spot).map_or(0, |unit| unit.action(action).attempt);
+        if attempt == 0 {
+            // It can't tell of a command that was never sent.
+            return Some(Ignored::Stale);
+        }
+        let answer = judge_event(self.reply(step, action), success, body, headers);
+        self.take_answer(spot, action, attempt, answer)
+    }
+
+    fn take_answer(&mut self, spot: Spot, action: Action, attempt: u32, answer: Answer) -> Option<Ignored> {
+        let Some(unit) = self.saga.unit(spot) else { return Some(Ignored::UnknownAttempt) };
+        let state = unit.action(action);
         if attempt == 0 || attempt > state.attempt {
             return Some(Ignored::UnknownAttempt);
         }
         if attempt <= state.void {
             return Some(Ignored::Stale);
         }
-        let latest = attempt == state.attempt;
+        // What was asked has been answered by the command itself.
+        if action == Action::Probe && !unit.execute.in_doubt() {
+            return Some(Ignored::Settled);
+        }
+        let open = matches!(state.progress, Progress::Idle | Progress::Scheduled { .. } | Progress::Running { .. });
+        let forward = action != Action::Compensate;
+        let undo_untouched = unit.compensate.is_untouched();
+        // A child is the same one whichever attempt began it.
+        let latest = attempt == state.attempt || self.runs_child(spot.step);
         match (&state.progress, answer) {
-            (Progress::Idle | Progress::Scheduled { .. } | Progress::Running { .. }, Answer::Success(reply)) => {
-                self.succeed(step, action, attempt, reply, false);
-            }
+            (_, Answer::Success(reply)) if open => self.succeed(spot, action, attempt, reply, false),
             // The answer that decided a failure does not change its mind; one to another attempt tells of an effect.
             (Progress::Failed { by, .. }, Answer::Success(reply)) if *by != Some(attempt) => {
-                self.succeed(step, action, attempt, reply, true);
+                self.succeed(spot, action, attempt, reply, true);
             }
-            (Progress::GivenUp { .. }, Answer::Success(reply)) => self.succeed(step, action, attempt, reply, true),
-            (Progress::Idle | Progress::Scheduled { .. } | Progress::Running { .. }, Answer::Failure(failure))
-                if action == Action::Execute =>
-            {
-                self.record(Entry::Failed { step, attempt, failure });
+            (Progress::GivenUp { .. }, Answer::Success(reply)) => self.succeed(spot, action, attempt, reply, true),
+            (_, Answer::Failure(failure)) if open && forward => {
+                self.record(Entry::Failed { spot, action, attempt, failure });
             }
             // Late, yet the first word about it: the doubt is over. Not once its undo is on its way, which serves either case.
-            (Progress::Failed { .. }, Answer::Failure(failure))
-                if action == Action::Execute && state.in_doubt() && self.saga.steps[step].compensate.is_untouched() =>
-            {
-                self.record(Entry::Failed { step, attempt, failure });
-                self.take_up_again(step);
+            (Progress::Failed { .. }, Answer::Failure(failure)) if forward && state.in_doubt() && undo_untouched => {
+                self.record(Entry::Failed { spot, action, attempt, failure });
+                self.take_up_again(spot);
             }
             (Progress::Running { .. }, Answer::Failure(failure) | Answer::Retry(failure)) if latest => {
-                self.fail_attempt(step, action, failure, Handling::Answered);
+                self.fail_attempt(spot, action, failure, Handling::Answered);
             }
-            (Progress::Running { .. }, Answer::Pending) if latest => {
-                let deadline = self.attempt_deadline(step, action);
-                self.record(Entry::Extended { step, action, attempt, deadline });
+            (Progress::Running { .. }, Answer::Pending) | (Progress::Scheduled { .. }, Answer::Pending)
+                if latest && (state.in_flight() || self.runs_child(spot.step)) =>
+            {
+                let deadline = self.extended_deadline(spot, action);
+                self.record(Entry::Extended { spot, action, attempt, deadline });
             }
-            (Progress::Idle | Progress::Scheduled { .. } | Progress::Running { .. }, _) => return Some(Ignored::Stale),
+            _ if open => return Some(Ignored::Stale),
             _ => return Some(Ignored::Settled),
         }
         None
     }
 
     /// A success decides, also one that comes after the action was taken for failed: then what it did is undone.
-    fn succeed(&mut self, step: StepIx, action: Action, attempt: u32, reply: Value, late: bool) {
-        self.record(Entry::Succeeded { step, action, attempt, reply: Arc::new(reply), late });
-        let waits_for_it = self.saga.suspended.as_ref().is_some_and(|suspension| suspension.step == Some(step));
-        match action {
-            Action::Compensate => {}
-            Action::Execute => {
-                let state = &self.saga.steps[step];
-                if !state.needs_undo(&self.definition.steps[step]) {
-                    return;
-                }
-                if !state.compensate.is_untouched() {
-                    self.record(Entry::CompensationRenewed { step });
-                }
-                self.take_up_again(step);
+    fn succeed(&mut self, spot: Spot, action: Action, attempt: u32, reply: Value, late: bool) {
+        self.record(Entry::Succeeded { spot, action, attempt, reply: Arc::new(reply), late });
+        if action != Action::Compensate
+            && let Some(unit) = self.saga.unit(spot)
+            && unit.needs_undo(&self.definition.steps[spot.step])
+        {
+            if !unit.compensate.is_untouched() {
+                self.record(Entry::CompensationRenewed { spot });
             }
+            self.take_up_again(spot);
         }
-        if waits_for_it {
+        // Nobody needs to find out any more what came by itself.
+        let stuck = self.saga.unit(spot).is_some_and(|unit| unit.compensate.failure().is_some());
+        if !stuck && self.saga.suspended.as_ref().is_some_and(|suspension| suspension.spot == Some(spot)) {
             self.record(Entry::Resumed { actor: None, reason: None });
-        }
-    }
-
-    /// A saga that has ended as undone may have this step to undo after all.
-    fn take_up_again(&mut self, step: StepIx) {
-        let owed = !self.is_settled(step);
-        if owed && matches!(self.saga.phase, Phase::Compensated { .. } | Phase::Failed { .. }) {
-            let error = saga_error(Reason::Timeout, "an answer came after the saga had ended");
-            self.record(Entry::Compensating { error, actor: None });
         }
     }
 
     fn take_undelivered(
         &mut self,
-        step: StepIx,
+        spot: Spot,
         action: Action,
         attempt: u32,
         failure: Failure,
         delivered_before: bool,
     ) -> Option<Ignored> {
-        let Some(state) = self.saga.steps.get(step).map(|state| state.action(action)) else {
+        let Some(state) = self.saga.unit(spot).map(|unit| unit.action(action)) else {
             return Some(Ignored::UnknownAttempt);
         };
         if attempt == 0 || attempt > state.attempt {
@@ -133,10 +165,10 @@ impl Transition<'_> {
             _ => Handling::Maybe,
         };
         if state.in_flight() && attempt == state.attempt {
-            self.fail_attempt(step, action, failure, handling);
+            self.fail_attempt(spot, action, failure, handling);
         } else if handling == Handling::Never && state.unanswered.contains(&attempt) {
-            self.record(Entry::NeverRan { step, action, attempt, failure });
-            self.take_up_again(step);
+            self.record(Entry::NeverRan { spot, action, attempt, failure });
+            self.take_up_again(spot);
         } else {
             return Some(Ignored::Settled);
         }
@@ -148,14 +180,20 @@ impl Transition<'_> {
         if self.saga.suspended.is_none() {
             self.keep_deadline();
         }
+        let now = self.now;
+        let is_over = |progress: &Progress| matches!(progress, Progress::Running { deadline: Some(at) } if *at <= now);
+        let over = |unit: &Unit| unit.actions().iter().any(|(_, state)| is_over(&state.progress));
+        let worth = |tally: &Tally| tally.time_out.is_some_and(|at| at <= now);
         for step in 0..self.saga.steps.len() {
-            for action in [Action::Execute, Action::Compensate] {
-                if let Progress::Running { deadline } = self.saga.steps[step].action(action).progress
-                    && deadline <= self.now
-                {
-                    let timeout = humantime::format_duration(self.command(step, action).timeout);
-                    let failure = Failure::new(Reason::Timeout, format!("no answer within {timeout}"));
-                    self.fail_attempt(step, action, failure, Handling::Maybe);
+            if !worth(&self.tally(step)) {
+                continue;
+            }
+            for spot in self.find(step, ALL, worth, over) {
+                for action in [Action::Execute, Action::Compensate, Action::Probe] {
+                    let state = self.saga.unit(spot).map(|unit| unit.action(action));
+                    if state.is_some_and(|state| is_over(&state.progress)) {
+                        self.time_out(spot, action);
+                    }
                 }
             }
         }
@@ -164,39 +202,48 @@ impl Transition<'_> {
         }
     }
 
+    fn time_out(&mut self, spot: Spot, action: Action) {
+        let after = |time: Duration| humantime::format_duration(time);
+        if let Execute::Wait(wait) = &self.definition.steps[spot.step].execute
+            && action == Action::Execute
+        {
+            let message = format!("what it waits for did not come within {}", after(wait.timeout.unwrap_or_default()));
+            let failure = Failure::new(Reason::Timeout, message);
+            return self.record(Entry::Failed { spot, action, attempt: 0, failure });
+        }
+        let message = match self.time_to_answer(spot, action) {
+            Some(time) => format!("no answer within {}", after(time)),
+            None => "no answer in time".to_owned(),
+        };
+        self.fail_attempt(spot, action, Failure::new(Reason::Timeout, message), Handling::Maybe);
+    }
+
     /// The latest attempt of an action that is in flight came to nothing: another one follows, or none.
-    fn fail_attempt(&mut self, step: StepIx, action: Action, failure: Failure, handling: Handling) {
-        let attempt = self.saga.steps[step].action(action).attempt;
-        self.record(Entry::AttemptFailed { step, action, attempt, failure: failure.clone(), handling });
-        let tries = self.saga.steps[step].action(action).tries();
-        let retry = self.command(step, action).retry;
-        // Once a saga compensates it makes no further forward attempt.
-        let wanted = action == Action::Compensate || self.saga.phase == Phase::Running;
-        if wanted && tries < retry.attempts {
-            let ticket = Ticket { saga: self.saga.id, step, action, attempt };
+    pub(super) fn fail_attempt(&mut self, spot: Spot, action: Action, failure: Failure, handling: Handling) {
+        let Some(state) = self.saga.unit(spot).map(|unit| unit.action(action)) else { return };
+        let attempt = state.attempt;
+        // A child that has taken its order goes on with it, whoever asks again.
+        let taken = state.pending && self.runs_child(spot.step);
+        self.record(Entry::AttemptFailed { spot, action, attempt, failure: failure.clone(), handling });
+        let tries = self.saga.unit(spot).map_or(0, |unit| unit.action(action).tries());
+        let retry = self.retry(spot.step, action);
+        // Once a saga compensates it makes no further forward attempt; past the point of no return it never gives up.
+        let forward = action != Action::Compensate;
+        let wanted = !forward || self.saga.phase == Phase::Running;
+        let enough = tries >= retry.attempts && !(forward && self.saga.is_past_pivot(self.definition));
+        if wanted && !enough && !taken {
+            let ticket = Ticket { saga: self.saga.id, spot, action, attempt };
             let due = self.now.plus(backoff(&retry, tries, ticket));
-            self.record(Entry::Scheduled { step, action, due });
+            self.record(Entry::Scheduled { spot, action, due });
         } else {
-            self.record(Entry::Exhausted { step, action, failure });
+            self.record(Entry::Exhausted { spot, action, failure });
         }
     }
 
     pub(super) fn keep_deadline(&mut self) {
-        if self.saga.phase == Phase::Running && self.saga.deadline.is_some_and(|deadline| deadline <= self.now) {
+        let passed = self.saga.deadline.is_some_and(|deadline| deadline <= self.now);
+        if self.saga.phase == Phase::Running && passed && !self.saga.is_past_pivot(self.definition) {
             self.turn_round(saga_error(Reason::Deadline, "the saga's deadline has passed"), None);
-        }
-    }
-
-    pub(super) fn turn_round(&mut self, error: SagaError, actor: Option<String>) {
-        let failure = error.failure.clone();
-        self.record(Entry::Compensating { error, actor });
-        if failure.reason != Reason::Deadline {
-            return;
-        }
-        for step in 0..self.saga.steps.len() {
-            if self.saga.steps[step].execute.in_flight() {
-                self.fail_attempt(step, Action::Execute, failure.clone(), Handling::Maybe);
-            }
         }
     }
 }

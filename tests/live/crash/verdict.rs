@@ -10,7 +10,7 @@ use sagad::core::entry::{Entry, Handling};
 use sagad::core::id::{Action, SagaId};
 use sagad::core::saga::{Saga, Status};
 use sagad::core::time::Time;
-use sagad::engine::read_saga;
+use sagad::store::read_saga;
 use sagad::store::sql::SqlStore;
 use sagad::store::{Filter, Opening, Store};
 use serde_json::Value;
@@ -281,49 +281,49 @@ impl Story<'_> {
         let mut steps = vec![Trace::default(); self.saga.steps.len()];
         for entry in self.journal.iter().flat_map(|(_, entries)| entries) {
             match entry {
-                Entry::Sent { step, action: Action::Execute, .. } => {
-                    if !steps[..*step].iter().all(|earlier| earlier.succeeded) {
-                        self.fail(&format!("step {step} was sent before those above it had succeeded"));
+                Entry::Sent { spot, action: Action::Execute, .. } => {
+                    if !steps[..spot.step].iter().all(|earlier| earlier.succeeded) {
+                        self.fail(&format!("step {spot} was sent before those above it had succeeded"));
                     }
                     if steps.iter().any(|step| step.compensating) {
-                        self.fail(&format!("step {step} was sent after a compensation"));
+                        self.fail(&format!("step {spot} was sent after a compensation"));
                     }
-                    steps[*step].sent = true;
-                    steps[*step].decided = false;
+                    steps[spot.step].sent = true;
+                    steps[spot.step].decided = false;
                 }
-                Entry::Sent { step, action: Action::Compensate, .. } => {
-                    if !steps[*step].sent {
-                        self.fail(&format!("step {step} was compensated, and never sent"));
+                Entry::Sent { spot, action: Action::Compensate, .. } => {
+                    if !steps[spot.step].sent {
+                        self.fail(&format!("step {spot} was compensated, and never sent"));
                     }
-                    if !steps[*step].compensating && !steps[step + 1..].iter().all(Trace::is_settled) {
-                        self.fail(&format!("step {step} was compensated before those after it were settled"));
+                    if !steps[spot.step].compensating && !steps[spot.step + 1..].iter().all(Trace::is_settled) {
+                        self.fail(&format!("step {spot} was compensated before those after it were settled"));
                     }
-                    steps[*step].compensating = true;
+                    steps[spot.step].compensating = true;
                 }
-                Entry::Succeeded { step, action: Action::Execute, .. } => {
-                    steps[*step].succeeded = true;
-                    steps[*step].decided = true;
-                    steps[*step].in_doubt.clear();
+                Entry::Succeeded { spot, action: Action::Execute, .. } => {
+                    steps[spot.step].succeeded = true;
+                    steps[spot.step].decided = true;
+                    steps[spot.step].in_doubt.clear();
                 }
-                Entry::Succeeded { step, action: Action::Compensate, .. } => steps[*step].compensated = true,
-                Entry::CompensationRenewed { step } => {
-                    steps[*step].compensated = false;
-                    steps[*step].compensating = false;
+                Entry::Succeeded { spot, action: Action::Compensate, .. } => steps[spot.step].compensated = true,
+                Entry::CompensationRenewed { spot } => {
+                    steps[spot.step].compensated = false;
+                    steps[spot.step].compensating = false;
                 }
-                Entry::Failed { step, attempt, .. } => {
-                    steps[*step].decided = true;
+                Entry::Failed { spot, attempt, .. } => {
+                    steps[spot.step].decided = true;
                     // A business failure has done nothing, whatever became of other attempts.
                     if *attempt > 0 {
-                        steps[*step].in_doubt.clear();
+                        steps[spot.step].in_doubt.clear();
                     }
                 }
-                Entry::AttemptFailed { step, action: Action::Execute, attempt, handling: Handling::Maybe, .. } => {
-                    steps[*step].in_doubt.insert(*attempt);
+                Entry::AttemptFailed { spot, action: Action::Execute, attempt, handling: Handling::Maybe, .. } => {
+                    steps[spot.step].in_doubt.insert(*attempt);
                 }
-                Entry::NeverRan { step, action: Action::Execute, attempt, .. } => {
-                    steps[*step].in_doubt.remove(attempt);
+                Entry::NeverRan { spot, action: Action::Execute, attempt, .. } => {
+                    steps[spot.step].in_doubt.remove(attempt);
                 }
-                Entry::Exhausted { step, action: Action::Execute, .. } => steps[*step].decided = true,
+                Entry::Exhausted { spot, action: Action::Execute, .. } => steps[spot.step].decided = true,
                 _ => {}
             }
         }
@@ -336,11 +336,11 @@ impl Story<'_> {
         let mut renewed: HashMap<&str, usize> = HashMap::new();
         for entry in self.journal.iter().flat_map(|(_, entries)| entries) {
             match entry {
-                Entry::Sent { step, action, attempt, .. } => {
-                    let new = sent.insert((STEPS[*step], action.as_str(), i64::from(*attempt)));
-                    assert!(new, "{}: attempt {attempt} to {} step {step} twice", self.saga.id, action.as_str());
+                Entry::Sent { spot, action, attempt, .. } => {
+                    let new = sent.insert((STEPS[spot.step], action.as_str(), i64::from(*attempt)));
+                    assert!(new, "{}: attempt {attempt} to {} step {spot} twice", self.saga.id, action.as_str());
                 }
-                Entry::CompensationRenewed { step } => *renewed.entry(STEPS[*step]).or_default() += 1,
+                Entry::CompensationRenewed { spot } => *renewed.entry(STEPS[spot.step]).or_default() += 1,
                 _ => {}
             }
         }

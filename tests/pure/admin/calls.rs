@@ -25,16 +25,16 @@ use super::{Answer, Rig, id, started};
 const AT: &str = "2026-01-02T03:04:05.678Z";
 
 fn sent(step: usize, action: Action) -> Entry {
-    Entry::Sent { step, action, attempt: 1, deadline: Time(1_767_323_075_678) }
+    Entry::Sent { spot: step.into(), action, attempt: 1, deadline: Some(Time(1_767_323_075_678)) }
 }
 
 fn succeeded(step: usize, action: Action, reply: Value) -> Entry {
-    Entry::Succeeded { step, action, attempt: 1, reply: Arc::new(reply), late: false }
+    Entry::Succeeded { spot: step.into(), action, attempt: 1, reply: Arc::new(reply), late: false }
 }
 
 fn failed(step: usize) -> Entry {
     let failure = Failure { reason: Reason::Failure, message: "declined".into(), details: json!({ "code": 402 }) };
-    Entry::Failed { step, attempt: 1, failure }
+    Entry::Failed { spot: step.into(), action: Action::Execute, attempt: 1, failure }
 }
 
 fn compensating(step: Option<usize>) -> Entry {
@@ -170,7 +170,7 @@ async fn prefer_wait_sees_what_another_daemon_did_and_suspensions() {
     let shelf = rig.shelf.clone();
     rig.engine.lock().unwrap().answer_start = Some(Box::new(move |start| {
         let mut entries = running();
-        entries.push(Entry::Suspended { reason: "look at it".into(), step: None, actor: None });
+        entries.push(Entry::Suspended { reason: "look at it".into(), spot: None, actor: None });
         shelf.put(start.id, json!({}), &running());
         let (shelf, id) = (shelf.clone(), start.id);
         // Nobody tells `ended`.
@@ -252,7 +252,7 @@ async fn a_history_is_numbered_and_readable() {
     let mut entries = running();
     entries.extend([
         Entry::AttemptFailed {
-            step: 0,
+            spot: 0.into(),
             action: Action::Execute,
             attempt: 1,
             failure: Failure::new(Reason::Timeout, "no answer"),
@@ -260,7 +260,7 @@ async fn a_history_is_numbered_and_readable() {
         },
         compensating(Some(0)),
         Entry::Resolved {
-            step: 0,
+            spot: 0.into(),
             outcome: Resolution::Compensated,
             reply: Arc::new(json!(12345678901234567890123u128)),
             reason: "by hand".into(),
@@ -377,8 +377,8 @@ async fn orders_reach_the_engine_and_answer_with_the_saga() {
     assert!(matches!(orders[0], Order::Cancel { reason: None }));
     assert!(matches!(orders[1], Order::Suspend { reason: Some(why) } if why == "wait"));
     assert!(matches!(orders[2], Order::Resume { reason: None }));
-    assert!(matches!(orders[3], Order::Retry { step, reason: Some(_) } if step == "stép"));
-    assert!(matches!(orders[4], Order::Resolve { step, outcome: Resolution::Succeeded, reply, reason }
+    assert!(matches!(orders[3], Order::Retry { step, reason: Some(_), .. } if step == "stép"));
+    assert!(matches!(orders[4], Order::Resolve { step, outcome: Resolution::Succeeded, reply, reason, .. }
         if step == "pay" && *reply == json!({ "n": 1 }) && reason == "asked them"));
     assert_eq!(orders.len(), 5);
     rig.stop().await;

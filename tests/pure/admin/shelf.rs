@@ -49,6 +49,8 @@ impl Shelf {
             key: Some("A1".into()),
             priority: 5,
             due: at,
+            parent: None,
+            lock: None,
             trace: None,
             steps: 2,
             actor: "http".into(),
