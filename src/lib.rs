@@ -17,6 +17,7 @@ pub mod core;
 pub mod daemon;
 pub mod definitions;
 pub mod engine;
+pub mod graph;
 pub mod health;
 pub mod intake;
 pub mod json;

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::response::IntoResponse;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -16,6 +18,7 @@ use crate::broker::topology::Conflict;
 use crate::core::definition::{Command, Definition, Events, KeyReuse, OnCompensationFailure, Priority};
 use crate::core::diagnostic::Severity;
 use crate::definitions::{Folder, LoadError, Pinned};
+use crate::graph::{Format, draw};
 use crate::report::Finding;
 use crate::store::Store;
 
@@ -147,6 +150,17 @@ pub(super) async fn show<S: Store>(State(api): State<Arc<Api<S>>>, NamePath(name
     let revisions = kept.into_iter().map(|(revision, since)| Revision { revision, since: At(since) }).collect();
     let source = Source { toml: &pinned.source.toml, schema: pinned.source.schema.as_deref() };
     Ok(super::json(StatusCode::OK, &Shown { summary: Summary::new(&pinned), source, revisions }))
+}
+
+/// `GET /v1/definitions/{name}/graph.svg`
+pub(super) async fn graph<S: Store>(State(api): State<Arc<Api<S>>>, NamePath(name): NamePath, query: Query) -> Answer {
+    query.finish()?;
+    let unknown = || Problem::new(Kind::UnknownDefinition, format!("there is no definition `{name}`"));
+    let pinned = api.definitions.current(&name).ok_or_else(unknown)?;
+    // Opened by itself, it can do nothing but be seen.
+    let policy = "default-src 'none'; style-src 'unsafe-inline'";
+    let headers = [(CONTENT_TYPE, "image/svg+xml"), (CONTENT_SECURITY_POLICY, policy)];
+    Ok((StatusCode::OK, headers, draw(&pinned.definition, Format::Svg)).into_response())
 }
 
 /// `POST /v1/definitions/reload`: what changed, or every error, and then nothing changed.

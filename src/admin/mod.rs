@@ -82,6 +82,7 @@ pub fn router<S: Store>(api: Arc<Api<S>>, access: Access) -> Router {
         .route("/v1/definitions", get(definitions::list))
         .route("/v1/definitions/reload", post(definitions::reload))
         .route("/v1/definitions/{name}", get(definitions::show))
+        .route("/v1/definitions/{name}/graph.svg", get(definitions::graph))
         .route("/v1/dead-letters", get(dead_letters::list))
         .route("/v1/dead-letters/{id}", get(dead_letters::show).merge(delete(dead_letters::discard)))
         .route("/v1/dead-letters/{id}/replay", post(dead_letters::replay))

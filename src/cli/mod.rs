@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod config;
+mod graph;
 mod serve;
 
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ enum Command {
     Bench(bench::Bench),
     Check(check::Check),
     Config(config::Show),
+    Graph(graph::Graph),
     Migrate(serve::Migrate),
     Serve(serve::Serve),
 }
@@ -80,6 +82,7 @@ impl Cli {
             Command::Bench(bench) => bench.run(),
             Command::Check(check) => check.run(),
             Command::Config(show) => show.run(),
+            Command::Graph(graph) => graph.run(),
             Command::Migrate(migrate) => migrate.run(),
             Command::Serve(serve) => serve.run(),
         };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::broker::topology::TopologyPlan;
 use crate::core::definition::Definition;
-use crate::core::diagnostic::{Diagnostic, Severity};
+use crate::core::diagnostic::{Diagnostic, Severity, nearest};
 use crate::core::parse::parse;
 use crate::core::parse::places::{Key, Places};
 use crate::store::Source;
@@ -40,6 +40,21 @@ impl Folder {
     pub fn has_errors(&self) -> bool {
         let mut diagnostics = self.files.iter().flat_map(|file| &file.diagnostics);
         diagnostics.any(|diagnostic| diagnostic.severity == Severity::Error)
+    }
+
+    /// Why there is no definition of this name below `path`.
+    pub fn without(&self, name: &str, path: &Path) -> String {
+        let mut why = format!("there is no definition `{name}` below {}", path.display());
+        let names = self.definitions.keys().map(|name| &**name);
+        if let Some(near) = nearest(name, names.clone()) {
+            why.push_str(&format!("; did you mean `{near}`?"));
+        } else if names.len() > 0 {
+            why.push_str(&format!("; there are {}", names.collect::<Vec<_>>().join(", ")));
+        }
+        if self.has_errors() {
+            why.push_str("; some files have errors, which `sagad check` shows");
+        }
+        why
     }
 }
 

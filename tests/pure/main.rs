@@ -5,6 +5,7 @@ mod admin;
 mod check;
 mod config;
 mod definitions;
+mod graph;
 mod invariants;
 mod kinds;
 mod play;

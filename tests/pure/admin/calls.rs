@@ -592,6 +592,10 @@ compensate = false
     assert_eq!(shown["input_schema"]["properties"]["n"]["maximum"], 10);
     assert_eq!(shown["steps"][0]["compensate"]["command"], "payment.refund");
     assert_eq!((&shown["steps"][1]["after"], &shown["steps"][1]["compensate"]), (&json!(["pay"]), &Value::Null));
+    let drawn = rig.get("/v1/definitions/order/graph.svg").await;
+    assert_eq!((drawn.status.as_u16(), &drawn.headers["content-type"]), (200, &"image/svg+xml".parse().unwrap()));
+    assert!(drawn.text.starts_with("<svg ") && drawn.text.contains("payment.refund"), "{}", drawn.text);
+    assert_eq!(rig.get("/v1/definitions/none/graph.svg").await.problem(), (404, "unknown-definition".into()));
     let listed = rig.get("/v1/definitions").await.json();
     assert_eq!((listed["items"].as_array().unwrap().len(), &listed["items"][0]["source"]), (1, &Value::Null));
 
