@@ -141,12 +141,18 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
                 state.last_failure = None;
                 state.progress = Progress::Succeeded { at, reply: reply.clone() };
             }
+            if *action == Action::Execute {
+                stop_asking(saga, *spot);
+            }
         }
         Entry::Failed { spot, action, attempt, failure } => {
             if let Some(state) = action_of(saga, *spot, *action) {
                 state.handled |= *attempt > 0;
                 let by = (*attempt > 0).then_some(*attempt);
                 state.progress = Progress::Failed { at, failure: failure.clone(), by };
+            }
+            if *action == Action::Execute {
+                stop_asking(saga, *spot);
             }
             // The answer to the question: what was in doubt has not been done.
             if *action == Action::Probe
@@ -209,6 +215,9 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
                 state.unanswered.clear();
                 state.handled &= *outcome != Resolution::Failed;
             }
+            if action == Action::Execute {
+                stop_asking(saga, *spot);
+            }
             set(saga, *spot, action, progress);
         }
         Entry::UndoAsked { attempt } => {
@@ -216,6 +225,15 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
                 parent.undo = Some(*attempt);
             }
         }
+    }
+}
+
+/// Whatever was asked about an execute, its own outcome is known now.
+fn stop_asking(saga: &mut Saga, spot: Spot) {
+    if let Some(probe) = action_of(saga, spot, Action::Probe)
+        && probe.under_way()
+    {
+        *probe = anew(probe);
     }
 }
 

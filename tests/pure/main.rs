@@ -5,6 +5,7 @@ mod admin;
 mod check;
 mod config;
 mod definitions;
+mod forms;
 mod graph;
 mod invariants;
 mod kinds;

@@ -10,12 +10,13 @@ use sagad::core::apply::{Origin, replay};
 use sagad::core::decide::{Command, Decision, Effect, Ignored, decide};
 use sagad::core::definition::Definition;
 use sagad::core::entry::{Entry, Resolution};
-use sagad::core::id::{Action, SagaId, Spot};
+use sagad::core::id::{Action, SagaId, Spot, Ticket};
 use sagad::core::input::{Forbidden, Input, Order};
 use sagad::core::parse::parse;
-use sagad::core::saga::{Failure, Phase, Reason, Saga, Status};
+use sagad::core::saga::{Failure, Parent, Phase, Reason, Saga, Status};
 use sagad::core::start::{NewSaga, check_input, start};
 use sagad::core::time::Time;
+use sagad::store::{ItemsWrite, StoredItems, StoredSaga, changed_items, encode, read_saga};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -38,6 +39,8 @@ pub(crate) struct Play {
     pub(crate) journal: Vec<(Time, Vec<Entry>)>,
     /// Every command that was ever sent.
     pub(crate) sent: Vec<Command>,
+    /// Whatever else was sent.
+    others: Vec<Effect>,
     /// Why the last input changed nothing.
     pub(crate) ignored: Option<Ignored>,
     pub(crate) now: Time,
@@ -52,6 +55,13 @@ pub(crate) fn definition(toml: &str) -> Definition {
         Ok((definition, _)) => definition,
         Err(errors) => panic!("{errors:#?}\n{whole}"),
     }
+}
+
+/// Lines for the top of a definition and steps after them, with the prelude in between.
+pub(crate) fn whole(toml: &str) -> String {
+    let (top, steps) = toml.split_at(toml.find("[[steps]]").unwrap_or(toml.len()));
+    let (name, defaults) = PRELUDE.split_at(PRELUDE.find("[defaults]").unwrap_or(0));
+    format!("{name}{top}{defaults}{steps}")
 }
 
 /// A step with an undo and two attempts at both; `more` are further lines.
@@ -106,6 +116,17 @@ impl Play {
 
     #[track_caller]
     pub(crate) fn on(definition: Definition, input: Value, delay: Duration) -> Play {
+        Play::begun(definition, input, delay, None)
+    }
+
+    /// A saga that a step of another one runs.
+    #[track_caller]
+    pub(crate) fn below(toml: &str, input: Value, parent: Parent) -> Play {
+        Play::begun(definition(toml), input, Duration::ZERO, Some(parent))
+    }
+
+    #[track_caller]
+    fn begun(definition: Definition, input: Value, delay: Duration, parent: Option<Parent>) -> Play {
         let input = Arc::new(input);
         let key = check_input(&definition, &input).expect("an input that fits");
         let new = NewSaga {
@@ -116,7 +137,7 @@ impl Play {
             delay,
             trace: None,
             actor: "test".into(),
-            parent: None,
+            parent,
         };
         let decision = start(&definition, new, key, START).expect("a start");
         let mut play = Play {
@@ -124,6 +145,7 @@ impl Play {
             saga: decision.saga.clone(),
             journal: Vec::new(),
             sent: Vec::new(),
+            others: Vec::new(),
             ignored: None,
             now: START,
             shown: 0,
@@ -161,11 +183,13 @@ impl Play {
     #[track_caller]
     fn take(&mut self, decision: Decision) {
         let Decision { saga, entries, effects, ignored } = decision;
-        let command = |effect| match effect {
-            Effect::Command(command) => Some(command),
-            Effect::Event(_) | Effect::Child(_) | Effect::Answer(_) => None,
-        };
-        let commands: Vec<Command> = effects.into_iter().filter_map(command).collect();
+        let mut commands = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Command(command) => commands.push(command),
+                other => self.others.push(other),
+            }
+        }
         let text = serde_json::to_string(&entries).unwrap();
         let entries: Vec<Entry> = serde_json::from_str(&text).unwrap();
         self.journal.push((self.now, entries));
@@ -188,6 +212,11 @@ impl Play {
 
     // ---- what is sent -------------------------------------------------------------------------------------------
 
+    /// Whatever was sent that is no command.
+    pub(crate) fn others(&self) -> &[Effect] {
+        &self.others
+    }
+
     /// What was sent since this was asked before, in the order sent.
     pub(crate) fn fresh(&mut self) -> Vec<String> {
         let fresh = self.sent[self.shown..].iter().map(|command| self.name_of(command)).collect();
@@ -201,8 +230,14 @@ impl Play {
     }
 
     pub(crate) fn name_of(&self, command: &Command) -> String {
-        let undo = if command.ticket.action == Action::Compensate { "undo " } else { "" };
-        format!("{undo}{} {}", self.definition.steps[command.ticket.spot.step].name, command.ticket.attempt)
+        let Ticket { spot: Spot { step, item }, action, attempt, .. } = command.ticket;
+        let action = match action {
+            Action::Execute => "",
+            Action::Compensate => "undo ",
+            Action::Probe => "probe ",
+        };
+        let item = item.map(|item| format!("[{item}]")).unwrap_or_default();
+        format!("{action}{}{item} {attempt}", self.definition.steps[step].name)
     }
 
     /// The command of that name.
@@ -345,8 +380,17 @@ impl Play {
 
 /// A saga that went to the store and came back.
 pub(crate) fn as_stored(saga: &Saga) -> Saga {
-    let text = serde_json::to_string(saga).unwrap();
-    let mut stored: Saga = serde_json::from_str(&text).unwrap();
-    stored.input = saga.input.clone();
-    stored
+    let items = changed_items(&[], saga).into_iter();
+    let stored =
+        |it: ItemsWrite| StoredItems { step: it.step, chunk: it.chunk, version: saga.version, state: it.state };
+    let row = StoredSaga {
+        id: saga.id,
+        version: saga.version,
+        definition: saga.definition.to_string(),
+        revision: saga.revision,
+        state: encode(saga),
+        input: encode(&*saga.input),
+        items: items.map(stored).collect(),
+    };
+    read_saga(&row).unwrap()
 }

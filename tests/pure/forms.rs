@@ -1,0 +1,659 @@
+//! Every kind of step, one sentence of the language after the other: publish, wait, sleep, saga, foreach, pivot, probe, reply rules.
+
+use std::time::Duration;
+
+use sagad::core::answer::{Outcome, RawAnswer};
+use sagad::core::decide::{Ask, ChildOrder, Effect, Ignored};
+use sagad::core::entry::{Entry, Resolution};
+use sagad::core::id::{Action, SagaId, Spot, Ticket};
+use sagad::core::input::{Bearing, Forbidden, Input, Order};
+use sagad::core::saga::{Parent, Progress, Reason, Status};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::play::{Play, once, sequence, step};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn answer(play: &mut Play, spot: impl Into<Spot>, action: Action, attempt: u32, outcome: Option<Outcome>, body: Value) {
+    let answer = RawAnswer::new(outcome, body);
+    play.put(Input::Answer { spot: spot.into(), action, attempt, answer }).unwrap();
+}
+
+fn signal(play: &mut Play, name: &str, id: Option<&str>, payload: Value) -> Result<(), Forbidden> {
+    let (name, id) = (name.to_owned(), id.map(str::to_owned));
+    play.put(Input::Signal { name, id, payload, actor: None })
+}
+
+fn event(play: &mut Play, step: usize, bearing: Bearing, id: Option<&str>, body: Value) {
+    let id = id.map(str::to_owned);
+    play.put(Input::Event { step, bearing, id, body, headers: json!({}) }).unwrap();
+}
+
+fn element(step: usize, item: u32) -> Spot {
+    Spot { step, item: Some(item) }
+}
+
+/// Names and elements of the commands sent since this was asked before.
+fn items(play: &mut Play) -> Vec<String> {
+    play.fresh()
+}
+
+// ---- publish ----------------------------------------------------------------------------------------------------
+
+const PUBLISH: &str = "[[steps]]\nname = 'tell'\npublish = 'order.placed'\nbody = { n = '{{ input.n }}' }\n";
+
+#[test]
+fn a_published_event_succeeds_when_the_broker_confirms_it() {
+    let mut play = Play::of(&format!("{PUBLISH}{}", step("after", "")));
+    let [Effect::Event(event)] = play.others() else { panic!("{:?}", play.others()) };
+    assert_eq!(
+        (event.exchange.as_str(), event.routing_key.as_str(), &event.body),
+        ("e", "order.placed", &json!({ "n": 1 }))
+    );
+    assert_eq!(play.due(), None, "it stays in the outbox for as long as the broker is away");
+    play.sends(&[]);
+    answer(&mut play, 0, Action::Execute, 1, Some(Outcome::Success), Value::Null);
+    assert_eq!(play.step("tell"), "succeeded");
+    play.sends(&["after 1"]);
+    play.success("after 1");
+    play.is(Status::Completed);
+}
+
+#[test]
+fn an_event_on_its_way_is_waited_for_and_at_the_deadline_in_doubt() {
+    let toml = "timeout = '1m'\n".to_owned() + PUBLISH + "compensate.command = 'untell'\n";
+    let mut play = Play::of(&crate::play::whole(&toml));
+    play.order(Order::Cancel { reason: None }).unwrap();
+    play.is(Status::Compensating);
+    play.sends(&[]);
+    answer(&mut play, 0, Action::Execute, 1, Some(Outcome::Success), Value::Null);
+    play.sends(&["undo tell 1"]);
+
+    let mut play = Play::of(&crate::play::whole(&toml));
+    play.timer();
+    assert_eq!(play.step("tell"), "compensating", "what may have gone out is undone");
+    assert!(play.command("undo tell 1").in_doubt);
+}
+
+// ---- sleep ------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_sleep_succeeds_when_its_time_has_passed_and_cancelling_wakes_nobody() {
+    let toml = format!("{}[[steps]]\nname = 'nap'\nsleep = '24h'\n{}", step("a", ""), step("b", ""));
+    let mut play = Play::of(&toml);
+    play.success("a 1");
+    assert_eq!(play.steps(), ["succeeded", "scheduled", "pending"]);
+    let begun = play.now;
+    play.fresh();
+    play.timer();
+    assert_eq!(play.now.since(begun), Duration::from_secs(24 * 3600));
+    play.sends(&["b 1"]);
+
+    let mut play = Play::of(&toml);
+    play.success("a 1");
+    play.fresh();
+    play.order(Order::Cancel { reason: None }).unwrap();
+    play.sends(&["undo a 1"]);
+    assert_eq!(play.step("nap"), "pending");
+}
+
+// ---- wait -------------------------------------------------------------------------------------------------------
+
+fn approval() -> String {
+    format!(
+        "{}[[steps]]\nname = 'approval'\nwait = {{ signal = 'approved' }}\n{}",
+        step("a", ""),
+        step("b", "body = { by = '{{ steps.approval.reply.by }}' }")
+    )
+}
+
+#[test]
+fn a_wait_ends_with_its_signal_whose_payload_is_its_reply() {
+    let mut play = Play::of(&approval());
+    play.success("a 1");
+    assert_eq!(play.steps(), ["succeeded", "running", "pending"]);
+    assert_eq!(play.due(), None, "a wait without a time-out of its own lasts as long as it takes");
+    signal(&mut play, "approved", None, json!({ "by": "Ann" })).unwrap();
+    assert_eq!(play.command("b 1").body, json!({ "by": "Ann" }));
+}
+
+#[test]
+fn a_signal_that_comes_early_is_kept_for_its_step() {
+    let mut play = Play::delayed(&approval(), json!({}), 5 * SECOND);
+    signal(&mut play, "approved", None, json!({ "by": "Bob" })).unwrap();
+    play.timer();
+    play.success("a 1");
+    assert_eq!(play.command("b 1").body, json!({ "by": "Bob" }));
+    assert!(play.saga.letters.is_empty());
+}
+
+#[test]
+fn a_signal_that_comes_twice_counts_once() {
+    let two = "[[steps]]\nname = 'x'\nwait = { signal = 'go' }\n[[steps]]\nname = 'y'\nwait = { signal = 'go' }\n";
+    let mut play = Play::of(two);
+    signal(&mut play, "go", Some("m1"), Value::Null).unwrap();
+    signal(&mut play, "go", Some("m1"), Value::Null).unwrap();
+    assert_eq!(play.ignored, Some(Ignored::Duplicate));
+    assert_eq!(play.steps(), ["succeeded", "running"]);
+    signal(&mut play, "go", Some("m2"), Value::Null).unwrap();
+    play.is(Status::Completed);
+    // Without an id each one counts, and no more than there are steps that wait.
+    let mut play = Play::delayed(two, json!({}), SECOND);
+    for _ in 0..3 {
+        signal(&mut play, "go", None, Value::Null).unwrap();
+    }
+    assert_eq!((play.saga.letters.len(), play.ignored), (2, Some(Ignored::Settled)));
+    play.timer();
+    play.is(Status::Completed);
+}
+
+#[test]
+fn a_signal_that_nobody_waits_for_is_refused() {
+    let mut play = Play::of(&approval());
+    assert_eq!(signal(&mut play, "aproved", None, Value::Null), Err(Forbidden::NoSuchSignal("aproved".into())));
+    play.order(Order::Cancel { reason: None }).unwrap();
+    assert!(matches!(signal(&mut play, "approved", None, Value::Null), Err(Forbidden::State(_))));
+}
+
+#[test]
+fn a_wait_that_times_out_has_failed_and_left_nothing_to_undo() {
+    let toml = format!(
+        "{}[[steps]]\nname = 'w'\nwait = {{ signal = 'go' }}\ntimeout = '1m'\ncompensate.command = 'unwait'\n",
+        step("a", "")
+    );
+    let mut play = Play::of(&toml);
+    play.success("a 1");
+    play.fresh();
+    play.timer();
+    assert_eq!(play.saga.error.as_ref().unwrap().failure.reason, Reason::Timeout);
+    play.sends(&["undo a 1"]);
+    assert_eq!(play.step("w"), "failed");
+}
+
+#[test]
+fn a_saga_that_turns_round_waits_for_no_signal() {
+    let toml = format!("{}[[steps]]\nname = 'w'\nafter = []\nwait = {{ signal = 'go' }}\n", once("a", ""));
+    let mut play = Play::of(&toml);
+    assert_eq!(play.step("w"), "running");
+    play.failure("a 1");
+    play.is(Status::Compensated);
+}
+
+#[test]
+fn a_wait_for_an_event_takes_it_early_or_late_but_once() {
+    let toml = format!(
+        "key = '{{{{ input.n }}}}'\n{}[[steps]]\nname = 'w'\nwait = {{ exchange = 'x', routing_key = 'r.*', match = 'body.k' }}\n",
+        step("a", "")
+    );
+    let toml = crate::play::whole(&toml);
+    let mut play = Play::of(&toml);
+    event(&mut play, 1, Bearing::Awaited, Some("1"), json!({ "k": "1" }));
+    event(&mut play, 1, Bearing::Awaited, Some("1"), json!({ "k": "1" }));
+    assert_eq!(play.ignored, Some(Ignored::Duplicate));
+    play.success("a 1");
+    play.is(Status::Completed);
+    let Progress::Succeeded { reply, .. } = &play.saga.steps[1].unit.execute.progress else { panic!("not done") };
+    assert_eq!(**reply, json!({ "k": "1" }));
+}
+
+// ---- events and rules as answers -----------------------------------------------------------------------------------
+
+#[test]
+fn events_of_another_service_answer_the_latest_attempt() {
+    let toml = crate::play::whole(&format!(
+        "key = '{{{{ input.n }}}}'\n{}\
+         reply.success = {{ exchange = 'x', routing_key = 'ok', match = 'body.k' }}\n\
+         reply.failure = {{ exchange = 'x', routing_key = 'no', match = 'body.k', error = 'body.why' }}\n",
+        step("a", "")
+    ));
+    let mut play = Play::of(&toml);
+    event(&mut play, 0, Bearing::Success(Action::Execute), None, json!({ "k": "1", "id": 4 }));
+    play.is(Status::Completed);
+
+    let mut play = Play::of(&toml);
+    event(&mut play, 0, Bearing::Failure(Action::Execute), None, json!({ "why": "none left" }));
+    assert_eq!(play.saga.error.as_ref().unwrap().failure.message, "none left");
+    play.is(Status::Compensated);
+
+    // An event about a command that was never sent tells nothing.
+    let mut play = Play::delayed(&toml, json!({ "n": 1 }), SECOND);
+    event(&mut play, 0, Bearing::Success(Action::Execute), None, json!({}));
+    assert_eq!(play.ignored, Some(Ignored::Stale));
+}
+
+#[test]
+fn answers_are_judged_by_the_header_then_the_rules_then_the_body() {
+    let rules = "reply.success_when = \"body.status == 'ok'\"\nreply.retry_when = 'body.code in [429, 503]'\n";
+    let toml = step("a", rules);
+    let judged = |outcome, body| {
+        let mut play = Play::of(&toml);
+        answer(&mut play, 0, Action::Execute, 1, outcome, body);
+        play.step("a")
+    };
+    assert_eq!(judged(None, json!({ "status": "ok", "code": 1 })), "succeeded");
+    assert_eq!(judged(None, json!({ "status": "no", "code": 1 })), "failed");
+    assert_eq!(judged(None, json!({ "status": "ok", "code": 503 })), "scheduled");
+    assert_eq!(judged(Some(Outcome::Success), json!({ "status": "no", "code": 503 })), "succeeded");
+    // What the rules can't judge is no success; and what may have been done is undone.
+    assert_eq!(judged(None, json!({ "x": 1 })), "compensating");
+}
+
+#[test]
+fn a_reply_that_breaks_its_schema_is_a_failure_and_what_was_done_is_undone() {
+    let mut play = Play::of(&step("a", "reply.schema = { required = ['id'] }"));
+    answer(&mut play, 0, Action::Execute, 1, None, json!({ "nothing": 1 }));
+    assert_eq!(play.saga.error.as_ref().unwrap().failure.reason, Reason::InvalidReply);
+    assert_eq!(play.step("a"), "compensating", "the participant said that it had done it");
+    let mut play = Play::of(&step("a", "reply.schema = { required = ['id'] }"));
+    answer(&mut play, 0, Action::Execute, 1, None, json!({ "id": 1 }));
+    play.is(Status::Completed);
+}
+
+// ---- on_timeout ---------------------------------------------------------------------------------------------------
+
+fn probed() -> String {
+    once("a", "on_timeout = 'probe'\nprobe = { command = 'a.status', retry = { attempts = 2 } }")
+}
+
+#[test]
+fn a_probe_decides_what_a_time_out_left_open() {
+    let mut play = Play::of(&probed());
+    play.timer();
+    play.is(Status::Running);
+    assert_eq!((play.step("a"), play.command("probe a 1").routing_key.as_str()), ("in_doubt", "a.status"));
+    answer(&mut play, 0, Action::Probe, 1, None, json!({ "id": 7 }));
+    play.is(Status::Completed);
+    assert_eq!(play.saga.steps[0].unit.execute.reply().unwrap()["id"], 7);
+
+    let mut play = Play::of(&probed());
+    play.timer();
+    answer(&mut play, 0, Action::Probe, 1, Some(Outcome::Failure), json!({ "error": "not done" }));
+    play.is(Status::Compensated);
+    assert_eq!(play.step("a"), "failed", "there is nothing to undo");
+}
+
+#[test]
+fn a_probe_without_an_answer_leaves_the_step_in_doubt() {
+    let mut play = Play::of(&probed());
+    play.timer();
+    play.timer();
+    play.timer();
+    assert!(play.fresh().contains(&"probe a 2".to_owned()));
+    play.timer();
+    assert!(play.command("undo a 1").in_doubt);
+}
+
+#[test]
+fn an_answer_that_comes_while_it_is_asked_for_settles_it() {
+    let mut play = Play::of(&probed());
+    play.timer();
+    play.success("a 1");
+    play.is(Status::Completed);
+    assert_eq!(play.due(), None, "the probe is not waited for any more");
+    answer(&mut play, 0, Action::Probe, 1, Some(Outcome::Failure), Value::Null);
+    play.is(Status::Completed);
+}
+
+#[test]
+fn a_time_out_can_be_left_to_an_operator() {
+    let toml = once("a", "on_timeout = 'suspend'");
+    let timed_out = || {
+        let mut play = Play::of(&toml);
+        play.timer();
+        play.waits_for("a");
+        play.fresh();
+        play
+    };
+    let mut play = timed_out();
+    play.resolve("a", Resolution::Succeeded).unwrap();
+    play.is(Status::Completed);
+    let mut play = timed_out();
+    play.resolve("a", Resolution::Failed).unwrap();
+    play.is(Status::Compensated);
+    let mut play = timed_out();
+    play.resume();
+    play.sends(&["a 2"]);
+    let mut play = timed_out();
+    play.order(Order::Cancel { reason: None }).unwrap();
+    play.sends(&["undo a 1"]);
+    let mut play = timed_out();
+    play.success("a 1");
+    play.is(Status::Completed);
+    // A business failure is none of its business.
+    let mut play = Play::of(&toml);
+    play.failure("a 1");
+    play.is(Status::Compensated);
+}
+
+// ---- pivot --------------------------------------------------------------------------------------------------------
+
+fn pivoted() -> Play {
+    let toml = "timeout = '1h'\n".to_owned() + &step("a", "") + &step("p", "pivot = true") + &step("b", "");
+    let mut play = Play::of(&crate::play::whole(&toml));
+    play.success("a 1");
+    play.success("p 1");
+    play.fresh();
+    play
+}
+
+#[test]
+fn past_the_pivot_a_transient_failure_is_retried_without_end() {
+    let mut play = pivoted();
+    for attempt in 1..30 {
+        play.retry(&format!("b {attempt}"));
+        assert_eq!(play.step("b"), "scheduled", "attempt {attempt}");
+        play.timer();
+    }
+    for attempt in 30..40 {
+        play.timer();
+        assert_eq!(play.step("b"), "scheduled", "attempt {attempt} timed out");
+        play.timer();
+    }
+    play.success("b 40");
+    play.is(Status::Completed);
+}
+
+#[test]
+fn past_the_pivot_a_business_failure_suspends_the_saga() {
+    let mut play = pivoted();
+    play.failure("b 1");
+    play.waits_for("b");
+    play.sends(&[]);
+    play.resume();
+    play.sends(&["b 2"]);
+    play.failure("b 2");
+    play.waits_for("b");
+    play.resolve("b", Resolution::Succeeded).unwrap();
+    play.is(Status::Completed);
+}
+
+#[test]
+fn past_the_pivot_there_is_no_deadline_and_no_cancelling() {
+    let mut play = pivoted();
+    assert!(matches!(play.order(Order::Cancel { reason: None }), Err(Forbidden::State(_))));
+    play.now = play.now.plus(2 * Duration::from_secs(3600));
+    play.put(Input::Tick).unwrap();
+    play.is(Status::Running);
+    play.success("b 1");
+    play.is(Status::Completed);
+}
+
+#[test]
+fn before_the_pivot_everything_is_undone() {
+    let toml = step("a", "") + &once("p", "pivot = true") + &step("b", "");
+    let mut play = Play::of(&toml);
+    play.success("a 1");
+    play.failure("p 1");
+    play.success("undo a 1");
+    play.is(Status::Compensated);
+}
+
+// ---- foreach ------------------------------------------------------------------------------------------------------
+
+fn each(more: &str) -> String {
+    step(
+        "a",
+        &format!(
+            "foreach = '{{{{ input.list }}}}'\nbody = {{ it = '{{{{ item }}}}', at = '{{{{ index }}}}' }}\n{more}"
+        ),
+    )
+}
+
+fn bodies(play: &Play) -> Vec<Value> {
+    play.sent.iter().map(|command| command.body.clone()).collect()
+}
+
+#[test]
+fn a_step_is_done_once_for_each_element_so_many_at_a_time() {
+    let toml = each("max_parallel = 2") + &step("b", "body = '{{ steps.a.replies }}'");
+    let mut play = Play::with(&toml, json!({ "list": ["x", "y", "z"] }));
+    assert_eq!(bodies(&play), [json!({ "it": "x", "at": 0 }), json!({ "it": "y", "at": 1 })]);
+    answer(&mut play, element(0, 1), Action::Execute, 1, None, json!("Y"));
+    assert_eq!(items(&mut play), ["a[0] 1", "a[1] 1", "a[2] 1"]);
+    answer(&mut play, element(0, 0), Action::Execute, 1, None, json!("X"));
+    assert_eq!(play.step("a"), "running");
+    answer(&mut play, element(0, 2), Action::Execute, 1, None, json!("Z"));
+    assert_eq!(play.command("b 1").body, json!(["X", "Y", "Z"]), "replies are in order");
+}
+
+#[test]
+fn each_element_is_undone_on_its_own_and_only_those_that_were_begun() {
+    let toml = each("max_parallel = 2");
+    let mut play = Play::with(&toml, json!({ "list": [1, 2, 3, 4] }));
+    answer(&mut play, element(0, 0), Action::Execute, 1, None, json!(1));
+    play.fresh();
+    answer(&mut play, element(0, 1), Action::Execute, 1, Some(Outcome::Failure), json!({ "error": "no" }));
+    play.is(Status::Compensating);
+    // What is in flight is waited for; what is done is undone meanwhile.
+    assert_eq!(items(&mut play), ["undo a[0] 1"]);
+    answer(&mut play, element(0, 2), Action::Execute, 1, None, json!(3));
+    assert_eq!(items(&mut play), ["undo a[2] 1"]);
+    let undo = play.sent.last().unwrap();
+    assert_eq!(undo.body, json!({ "command": { "it": 3, "at": 2 }, "reply": 3 }));
+    for item in [0, 2] {
+        answer(&mut play, element(0, item), Action::Compensate, 1, None, Value::Null);
+    }
+    play.is(Status::Compensated);
+    let error = play.saga.error.as_ref().unwrap();
+    assert_eq!((error.step, error.failure.message.as_str()), (Some(0), "no"));
+}
+
+#[test]
+fn no_elements_are_done_at_once_and_what_is_no_list_fails() {
+    let mut play = Play::with(&(each("") + &step("b", "body = '{{ steps.a.replies }}'")), json!({ "list": [] }));
+    assert_eq!((play.step("a"), play.command("b 1").body.clone()), ("succeeded", json!([])));
+    play.success("b 1");
+    play.is(Status::Completed);
+    for list in [json!({ "a": 1 }), json!("abc"), json!(null), json!(vec![0; 10_001])] {
+        let play = Play::with(&each(""), json!({ "list": list }));
+        assert_eq!(play.saga.error.as_ref().unwrap().failure.reason, Reason::Template);
+        play.is(Status::Compensated);
+    }
+}
+
+#[test]
+fn an_operator_sees_to_one_element_or_to_all() {
+    let toml = each("compensate.retry.attempts = 1").replace("compensate.retry.attempts = 2\n", "");
+    let mut play = Play::with(&toml, json!({ "list": [1, 2, 3] }));
+    for item in 0..3 {
+        let outcome = if item == 2 { Outcome::Failure } else { Outcome::Success };
+        answer(&mut play, element(0, item), Action::Execute, 1, Some(outcome), json!({ "error": "no" }));
+    }
+    for item in 0..2 {
+        answer(&mut play, element(0, item), Action::Compensate, 1, Some(Outcome::Failure), json!({ "error": "no" }));
+    }
+    play.is(Status::Suspended);
+    play.fresh();
+    let retry = |item| Order::Retry { step: "a".into(), item, reason: None };
+    play.order(retry(Some(1))).unwrap();
+    assert_eq!(items(&mut play), ["undo a[1] 2"]);
+    play.order(retry(None)).unwrap();
+    assert_eq!(items(&mut play), ["undo a[0] 2"]);
+    for item in 0..2 {
+        answer(&mut play, element(0, item), Action::Compensate, 2, None, Value::Null);
+    }
+    play.is(Status::Compensated);
+}
+
+#[test]
+fn what_happens_to_one_of_thousands_costs_little() {
+    let list: Vec<u32> = (0..2_000).collect();
+    let mut play = Play::with(&each("max_parallel = 50"), json!({ "list": list }));
+    // As the engine does it, without the checks of every transition.
+    let definition = &play.definition;
+    let mut saga = play.saga.clone();
+    let mut entries = 0;
+    for item in 0..2_000 {
+        let input = Input::Answer {
+            spot: element(0, item),
+            action: Action::Execute,
+            attempt: 1,
+            answer: RawAnswer::new(None, json!(item)),
+        };
+        let before = saga.steps[0].elements.clone().unwrap();
+        let decision = sagad::core::decide::decide(definition, &saga, input, play.now).unwrap();
+        let after = decision.saga.steps[0].elements.as_ref().unwrap();
+        let changed = before.chunks().iter().zip(after.chunks()).filter(|(a, b)| !std::sync::Arc::ptr_eq(a, b)).count();
+        assert!(changed <= 2, "{changed} chunks are written for one answer");
+        assert!(serde_json::to_string(&decision.saga).unwrap().len() < 2_000, "the state grows with the elements");
+        entries += decision.entries.len();
+        saga = decision.saga;
+    }
+    assert_eq!(saga.status(), Status::Completed);
+    assert_eq!(entries, 2_000 + 1_950 + 1, "an answer, the next command, and the end");
+    play.saga = saga;
+}
+
+// ---- saga ---------------------------------------------------------------------------------------------------------
+
+fn parent() -> String {
+    format!(
+        "{}[[steps]]\nname = 'ship'\nsaga = 'shipment'\ninput = {{ order = '{{{{ input.n }}}}' }}\n{}",
+        step("a", ""),
+        once("z", "")
+    )
+}
+
+fn order(play: &Play) -> ChildOrder {
+    let mut orders = play.others().iter().filter_map(|effect| match effect {
+        Effect::Child(order) => Some(order.clone()),
+        _ => None,
+    });
+    orders.next_back().expect("an order to a child")
+}
+
+#[test]
+fn a_child_takes_its_order_and_answers_at_its_end() {
+    let mut play = Play::of(&parent());
+    play.success("a 1");
+    let ChildOrder { ticket, child, ask } = order(&play);
+    let Ask::Start { definition, input, step, depth, .. } = ask else { panic!("{ask:?}") };
+    assert_eq!((&*definition, input, &*step, depth), ("shipment", json!({ "order": 1 }), "ship", 1));
+    assert_eq!((ticket.spot, ticket.action, ticket.attempt), (1.into(), Action::Execute, 1));
+    assert_eq!(child.0.get_version_num(), 7);
+    assert!(play.due().is_some(), "that it takes the order is waited for");
+    answer(&mut play, 1, Action::Execute, 1, Some(Outcome::Pending), Value::Null);
+    assert_eq!(play.due(), None, "how long it then takes is its own affair");
+    answer(&mut play, 1, Action::Execute, 1, Some(Outcome::Success), json!({ "parcel": 5 }));
+    play.fresh();
+    play.failure("z 1");
+    // The completed child's own steps are undone.
+    let undo = order(&play);
+    assert_eq!((undo.child, &undo.ask, undo.ticket.action), (child, &Ask::Undo, Action::Compensate));
+    play.sends(&[]);
+    answer(&mut play, 1, Action::Compensate, 1, Some(Outcome::Pending), Value::Null);
+    answer(&mut play, 1, Action::Compensate, 1, Some(Outcome::Success), Value::Null);
+    play.sends(&["undo a 1"]);
+}
+
+#[test]
+fn an_order_that_is_not_taken_is_given_again_to_the_same_child() {
+    let mut play = Play::of(&parent());
+    play.success("a 1");
+    let first = order(&play);
+    play.timer();
+    play.timer();
+    let second = order(&play);
+    assert_eq!((first.child, second.ticket.attempt), (second.child, 2));
+    // Whichever order it took.
+    answer(&mut play, 1, Action::Execute, 1, Some(Outcome::Pending), Value::Null);
+    assert_eq!(play.due(), None);
+    answer(&mut play, 1, Action::Execute, 1, Some(Outcome::Failure), json!({ "error": "no truck" }));
+    play.sends(&["a 1", "undo a 1"]);
+    assert_eq!(play.step("ship"), "failed");
+}
+
+#[test]
+fn cancelling_reaches_a_child_that_is_under_way() {
+    let mut play = Play::of(&parent());
+    play.success("a 1");
+    answer(&mut play, 1, Action::Execute, 1, Some(Outcome::Pending), Value::Null);
+    play.fresh();
+    play.order(Order::Cancel { reason: None }).unwrap();
+    assert_eq!(order(&play).ask, Ask::Undo);
+    play.sends(&[]);
+    answer(&mut play, 1, Action::Compensate, 1, Some(Outcome::Success), Value::Null);
+    play.sends(&["undo a 1"]);
+}
+
+/// A child, its parent's ticket, and what it tells its parent.
+fn child(toml: &str) -> (Play, Ticket) {
+    let saga = SagaId(Uuid::from_u128(99));
+    let parent = Parent { saga, spot: 3.into(), step: "ship".into(), attempt: 1, depth: 1, undo: None };
+    let play = Play::below(toml, json!({ "n": 1 }), parent);
+    (play, Ticket { saga, spot: 3.into(), action: Action::Compensate, attempt: 1 })
+}
+
+fn told(play: &Play) -> Vec<(Action, u32, Outcome)> {
+    let answers = play.others().iter().filter_map(|effect| match effect {
+        Effect::Answer(answer) => Some((answer.ticket.action, answer.ticket.attempt, answer.answer.outcome.unwrap())),
+        _ => None,
+    });
+    answers.collect()
+}
+
+#[test]
+fn a_child_tells_its_parent_how_it_ends() {
+    let (mut play, _) = child(&sequence(&["a"]));
+    assert_eq!(told(&play), [(Action::Execute, 1, Outcome::Pending)]);
+    play.success("a 1");
+    assert_eq!(told(&play)[1..], [(Action::Execute, 1, Outcome::Success)]);
+    let (mut play, _) = child(&sequence(&["a"]));
+    play.failure("a 1");
+    assert_eq!(told(&play)[1..], [(Action::Execute, 1, Outcome::Failure)]);
+}
+
+#[test]
+fn a_completed_child_is_undone_step_by_step_in_reverse() {
+    let (mut play, by) = child(&sequence(&["a", "b"]));
+    play.success("a 1");
+    play.success("b 1");
+    play.is(Status::Completed);
+    play.fresh();
+    play.put(Input::Undo { by }).unwrap();
+    play.sends(&["undo b 1"]);
+    play.put(Input::Undo { by }).unwrap();
+    assert_eq!(play.ignored, Some(Ignored::Duplicate));
+    play.success("undo b 1");
+    play.success("undo a 1");
+    play.is(Status::Compensated);
+    let undone = [(Action::Compensate, 1, Outcome::Pending), (Action::Compensate, 1, Outcome::Success)];
+    assert_eq!(told(&play)[2..], undone);
+    // Asked again, it says so again.
+    play.put(Input::Undo { by: Ticket { attempt: 2, ..by } }).unwrap();
+    assert_eq!(told(&play).last(), Some(&(Action::Compensate, 2, Outcome::Success)));
+}
+
+#[test]
+fn nobody_but_its_parent_undoes_a_child_and_none_past_its_pivot() {
+    let (mut play, by) = child(&sequence(&["a"]));
+    play.put(Input::Undo { by: Ticket { saga: SagaId(Uuid::from_u128(98)), ..by } }).unwrap();
+    assert_eq!(play.ignored, Some(Ignored::UnknownAttempt));
+    let (mut play, by) = child(&(step("a", "pivot = true") + &step("b", "")));
+    play.success("a 1");
+    play.put(Input::Undo { by }).unwrap();
+    assert_eq!(told(&play).last(), Some(&(Action::Compensate, 1, Outcome::Failure)));
+    play.is(Status::Running);
+}
+
+// ---- lock and max_running -------------------------------------------------------------------------------------------
+
+#[test]
+fn a_gated_saga_is_held_until_it_is_let_in() {
+    let toml =
+        crate::play::whole(&format!("max_running = 1\nlock = {{ key = '{{{{ input.n }}}}' }}\n{}", sequence(&["a"])));
+    let mut play = Play::of(&toml);
+    play.is(Status::Pending);
+    assert_eq!((play.saga.lock.as_deref(), play.due()), (Some("1"), None));
+    play.put(Input::Tick).unwrap();
+    play.sends(&[]);
+    play.put(Input::Admit).unwrap();
+    play.sends(&["a 1"]);
+    play.put(Input::Admit).unwrap();
+    play.sends(&[]);
+    let mut play = Play::of(&toml);
+    play.order(Order::Cancel { reason: None }).unwrap();
+    play.is(Status::Compensated);
+    assert!(!play.journal.iter().flat_map(|(_, entries)| entries).any(|entry| matches!(entry, Entry::Sent { .. })));
+}
