@@ -27,6 +27,7 @@ pub mod outbox;
 pub mod purge;
 pub mod report;
 pub mod routing;
+pub mod schema;
 pub mod store;
 pub mod subscriptions;
 pub mod telemetry;

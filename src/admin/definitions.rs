@@ -163,6 +163,11 @@ pub(super) async fn graph<S: Store>(State(api): State<Arc<Api<S>>>, NamePath(nam
     Ok((StatusCode::OK, headers, draw(&pinned.definition, Format::Svg)).into_response())
 }
 
+/// `GET /schema.json`: open to all, as editors have no tokens, and the same everywhere.
+pub(super) async fn schema() -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/schema+json")], crate::schema::DEFINITION)
+}
+
 /// `POST /v1/definitions/reload`: what changed, or every error, and then nothing changed.
 pub(super) async fn reload<S: Store>(State(api): State<Arc<Api<S>>>, actor: Actor, body: Json) -> Answer {
     Members::of(body)?.finish()?;

@@ -93,6 +93,7 @@ pub fn router<S: Store>(api: Arc<Api<S>>, access: Access) -> Router {
     let open = Router::new()
         .route("/healthz", get(state::alive))
         .route("/readyz", get(state::ready))
+        .route("/schema.json", get(definitions::schema))
         .method_not_allowed_fallback(method_not_allowed);
     let caught = |_| Problem::new(Kind::Internal, "a bug in sagad; the log says more").into_response();
     guarded.merge(open).with_state(api).layer(CatchPanicLayer::custom(caught)).layer(from_fn(observe))

@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod config;
 mod graph;
+mod schema;
 mod serve;
 
 use std::path::PathBuf;
@@ -32,6 +33,7 @@ enum Command {
     Config(config::Show),
     Graph(graph::Graph),
     Migrate(serve::Migrate),
+    Schema(schema::Schema),
     Serve(serve::Serve),
 }
 
@@ -84,6 +86,7 @@ impl Cli {
             Command::Config(show) => show.run(),
             Command::Graph(graph) => graph.run(),
             Command::Migrate(migrate) => migrate.run(),
+            Command::Schema(schema) => schema.run(),
             Command::Serve(serve) => serve.run(),
         };
         match outcome {

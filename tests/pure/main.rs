@@ -12,6 +12,7 @@ mod kinds;
 mod play;
 mod reload;
 mod rules;
+mod schema;
 mod shape;
 mod templates;
 mod world;

@@ -27,7 +27,7 @@ async fn tokens_open_what_their_roles_allow() {
         }
         Answer::of(request).await
     };
-    for path in ["/healthz", "/readyz"] {
+    for path in ["/healthz", "/readyz", "/schema.json"] {
         assert_eq!(call(Method::GET, path, None).await.status, 200, "{path}");
     }
     for path in ["/v1/sagas", "/metrics", "/v1/definitions", "/nowhere"] {
