@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::core::definition::{Command, Definition, Step};
+use crate::core::definition::{Command, Definition, Execute, Step};
 use crate::core::diagnostic::{Diagnostic, Severity};
 use crate::core::id::StepIx;
 use crate::core::parse::places::{Key, Places};
@@ -24,7 +24,9 @@ fn warning(code: &'static str, span: Range<usize>, message: String, help: &str) 
 
 /// A step that stays done when a later one fails, without a word that this is meant.
 fn forgotten_undo(definition: &Definition, at: StepIx, places: &Places<'_>) -> Option<Diagnostic> {
-    if places.has(&[Key::Step(at), Key::Name("compensate")]) {
+    // A child saga is undone without a word, and there is nothing to undo about having waited.
+    let stays = matches!(definition.steps[at].execute, Execute::Command(_) | Execute::Publish(_));
+    if !stays || places.has(&[Key::Step(at), Key::Name("compensate")]) {
         return None;
     }
     // Whatever does not end before it can fail after it.

@@ -146,7 +146,7 @@ impl<'a> Transition<'a> {
     }
 
     pub(super) fn runs_child(&self, step: StepIx) -> bool {
-        matches!(self.definition.steps[step].execute, Execute::Saga(_))
+        self.definition.steps.get(step).is_some_and(|step| matches!(step.execute, Execute::Saga(_)))
     }
 
     /// The next attempt of an action.

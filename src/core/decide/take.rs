@@ -20,7 +20,12 @@ impl Transition<'_> {
     pub(super) fn take(&mut self, input: Input) -> Result<(), Forbidden> {
         match input {
             Input::Answer { spot, action, attempt, answer } => {
-                let answer = judge(self.reply(spot.step, action), answer);
+                let mut answer = judge(self.reply(spot.step, action), answer);
+                if self.runs_child(spot.step)
+                    && let Answer::Failure(failure) = &mut answer
+                {
+                    failure.reason = Reason::Child;
+                }
                 self.ignored = self.take_answer(spot, action, attempt, answer);
             }
             Input::Undelivered { spot, action, attempt, reason, message, delivered_before } => {
