@@ -11,6 +11,7 @@
 //! A stop goes the same way: first nothing new comes in, then the engine commits what it has, then the publisher publishes
 //! what that promised, then the engine deletes what was confirmed.
 
+mod deliveries;
 mod watch;
 
 use std::sync::Arc;
@@ -24,23 +25,21 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{Access, Api, BindError, Server, router, starting};
 use crate::broker::amqp::{Amqp, BrokerMisconfigured, Stop};
 use crate::broker::listening;
-use crate::broker::message::Delivery;
 use crate::broker::names::Names;
 use crate::broker::publisher;
 use crate::broker::topology::TopologyPlan;
 use crate::config::Config;
-use crate::core::id::SagaId;
+use crate::daemon::deliveries::Reader;
 use crate::definitions::{Definitions, LoadError};
-use crate::engine::{Engine, Parts, keep};
+use crate::engine::{Engine, Parts};
 use crate::health::{Health, Part};
-use crate::intake::{Intake, Item, Request, Settle};
+use crate::intake::Intake;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::purge;
 use crate::store::sql::SqlStore;
 use crate::store::{OpenError, Opening, Store, StoreError};
 use crate::timers;
-use crate::wire::incoming::{Meaning, asks_for_answer, read};
 use crate::wire::signature::Signer;
 
 /// Items that wait for the engine at the most; who has more has to wait.
@@ -133,7 +132,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let engine = Engine::new(Parts {
         store: store.clone(),
         definitions: Arc::clone(&definitions),
-        names,
+        names: names.clone(),
         signer: signer.clone(),
         outbox: outbox.clone(),
         timers,
@@ -149,6 +148,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         store: store.clone(),
         intake,
         health: health.clone(),
+        names: names.clone(),
         definitions: Arc::clone(&definitions),
         metrics: metrics.clone(),
         max_body: config.http.max_body,
@@ -171,8 +171,9 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     tasks.spawn(async move { ("the link to the broker", amqp.run().await.map_err(ServeError::from)) });
     let (drained, aborted) = (stop.all.clone(), abort.clone());
     tasks.spawn(async move { ("the engine", done(engine.run(waiting_items, reports, drained, aborted)).await) });
-    let deliver =
-        take_deliveries(waiting_deliveries, items.clone(), signer, config.broker.max_message, stopping.clone());
+    let max_message = config.broker.max_message;
+    let deliver = Reader { signer, definitions: Arc::clone(&definitions), max_message };
+    let deliver = deliver.run(waiting_deliveries, items.clone(), stopping.clone());
     tasks.spawn(async move { ("the reader of deliveries", done(deliver).await) });
     let timers = timers::run(store.clone(), items, alarms, stopping.clone());
     tasks.spawn(async move { ("the timers", done(timers).await) });
@@ -260,41 +261,5 @@ async fn load(definitions: &Definitions<SqlStore>) -> Result<(), ServeError> {
         Err(LoadError::Files(folder)) => Err(ServeError::Definitions(watch::summary(&folder))),
         Err(LoadError::Unheard(conflicts)) => Err(BrokerMisconfigured::Topology(conflicts).into()),
         Err(LoadError::Store(error)) => Err(error.into()),
-    }
-}
-
-/// Reads what comes from the broker, and gives it to the engine.
-async fn take_deliveries(
-    mut deliveries: mpsc::Receiver<Delivery>,
-    items: mpsc::Sender<Item>,
-    signer: Signer,
-    max_message: usize,
-    stopping: CancellationToken,
-) {
-    loop {
-        let delivery = tokio::select! {
-            () = stopping.cancelled() => return,
-            delivery = deliveries.recv() => match delivery {
-                Some(delivery) => delivery,
-                // The link to the broker has ended, and says why.
-                None => return stopping.cancelled().await,
-            },
-        };
-        let id = SagaId(uuid::Uuid::now_v7());
-        let item = match read(&signer, &delivery.message, max_message, id) {
-            Ok(Meaning::Saga(saga, input)) => {
-                Item { request: Request::Saga(saga, input), settle: Settle::Delivery(delivery) }
-            }
-            Ok(Meaning::Start(start, reply_to)) => {
-                Item { request: Request::Start(start), settle: Settle::StartDelivery { delivery, reply_to } }
-            }
-            Err(why) => {
-                let reply_to = asks_for_answer(&delivery.message);
-                keep(delivery, why.class, why.reason, reply_to)
-            }
-        };
-        if items.send(item).await.is_err() {
-            return stopping.cancelled().await;
-        }
     }
 }

@@ -20,7 +20,7 @@ use crate::broker::topology::{Conflict, TopologyPlan};
 use crate::core::definition::Definition;
 use crate::core::parse::parse;
 use crate::store::{Source, Store, StoreError};
-use crate::subscriptions::heard;
+use crate::subscriptions::{Subscriptions, bearings};
 
 /// One revision of a definition.
 #[derive(Debug)]
@@ -73,6 +73,8 @@ pub struct Definitions<S> {
     /// Told which events of other services they listen to; `None`: nobody is.
     listener: Option<Listener>,
     current: ArcSwap<ByName>,
+    /// What they, and the sagas under way, want to hear of other services.
+    subscriptions: ArcSwap<Subscriptions>,
     /// Every revision that was asked for. Bounded by the number of revisions with sagas under way.
     pinned: ArcSwap<ByRevision>,
     /// Held while either is replaced.
@@ -90,6 +92,7 @@ impl<S: Store> Definitions<S> {
             topology: None,
             listener: None,
             current: ArcSwap::default(),
+            subscriptions: ArcSwap::default(),
             pinned: ArcSwap::default(),
             changing: Mutex::default(),
             reloading: tokio::sync::Mutex::default(),
@@ -141,10 +144,12 @@ impl<S: Store> Definitions<S> {
             self.keep_pinned(&name, &pinned);
             now.insert(name, pinned);
         }
+        let old = self.old_in_use(&now).await?;
+        let subscriptions = Subscriptions::new(now.values().cloned(), old);
         if let Some(listener) = &self.listener {
-            let heard = heard(now.values().map(|pinned| &pinned.definition));
-            listener.listen(heard).await.map_err(LoadError::Unheard)?;
+            listener.listen(subscriptions.heard()).await.map_err(LoadError::Unheard)?;
         }
+        self.subscriptions.store(Arc::new(subscriptions));
         changes.removed.extend(before.keys().filter(|name| !now.contains_key(*name)).map(ToString::to_string));
         self.current.store(Arc::new(now));
         Ok((changes, folder))
@@ -153,6 +158,32 @@ impl<S: Store> Definitions<S> {
     /// The revision that starts use.
     pub fn current(&self, name: &str) -> Option<Arc<Pinned>> {
         self.current.load().get(name).cloned()
+    }
+
+    /// What they, and the sagas under way, want to hear of other services.
+    pub fn subscriptions(&self) -> Arc<Subscriptions> {
+        self.subscriptions.load_full()
+    }
+
+    /// The revisions of sagas under way, other than the `current` ones, that want to hear anything.
+    async fn old_in_use(&self, current: &ByName) -> Result<Vec<Arc<Pinned>>, StoreError> {
+        let is_current = |name: &str, revision| current.get(name).is_some_and(|pinned| pinned.revision == revision);
+        let mut old = Vec::new();
+        // Asking for those in use takes its time where there are many sagas, and there may be no others.
+        if self.store.all_revisions().await?.iter().all(|(name, revision)| is_current(name, *revision)) {
+            return Ok(old);
+        }
+        for (name, revision) in self.store.revisions_in_use().await? {
+            if is_current(&name, revision) {
+                continue;
+            }
+            if let Some(pinned) = self.pinned(&name, revision).await?
+                && bearings(&pinned.definition).next().is_some()
+            {
+                old.push(pinned);
+            }
+        }
+        Ok(old)
     }
 
     /// All that can be started, by name.

@@ -1,19 +1,21 @@
 //! The way into the engine, for everyone who has something for a saga: HTTP, deliveries, timers.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::broker::message::{Delivery, Publication};
+use crate::broker::message::{Delivery, Incoming, Publication, Receipt};
 use crate::broker::publisher::Publisher;
-use crate::core::id::SagaId;
+use crate::core::id::{SagaId, Ticket};
 use crate::core::input::{Forbidden, Input, Order};
 use crate::core::saga::{Parent, Status};
 pub use crate::core::start::InputError;
 use crate::store::DeadLetter;
+use crate::subscriptions::Event;
 
 /// Something for the engine, and who is to be told once it is committed.
 #[derive(Debug)]
@@ -31,8 +33,30 @@ pub enum Request {
     Start(Start),
     /// Something happened to a saga.
     Saga(SagaId, Input),
+    /// Something happened to the saga that has a business key.
+    Keyed(Keyed),
     /// Keep a message that nobody can read or place.
     Keep(Box<DeadLetter>),
+}
+
+/// Something for the saga that has a business key, whichever that is when it is decided.
+#[derive(Clone, Debug)]
+pub struct Keyed {
+    /// The definition's name.
+    pub definition: Arc<str>,
+    /// The key.
+    pub key: String,
+    /// What.
+    pub what: ForKey,
+}
+
+/// What comes by business key.
+#[derive(Clone, Debug)]
+pub enum ForKey {
+    /// A signal, which must be for somebody.
+    Signal(Input),
+    /// An event of another service, which may well be for nobody.
+    Event(Arc<Event>),
 }
 
 /// A start, as it was asked for.
@@ -72,12 +96,57 @@ pub enum Settle {
         /// Where the answer goes, and under which correlation id.
         reply_to: Option<(String, Option<String>)>,
     },
-    /// The outbox: the row whose message came back goes in the same transaction.
-    Returned(Uuid),
+    /// The broker, once all that came of its delivery is committed.
+    Share(Share),
+    /// The broker; and the saga that gave the order, where it can't be carried out: first it, then the broker.
+    Order {
+        /// The delivery of the order.
+        delivery: Delivery,
+        /// What the answer is to.
+        ticket: Ticket,
+        /// Who was given the order.
+        child: SagaId,
+    },
+    /// The outbox: the row whose message was confirmed or came back is done with.
+    Published(Uuid),
     /// A caller of [`Intake::start`].
     Started(oneshot::Sender<Result<Started, Refusal>>),
     /// A caller of [`Intake::order`].
     Ordered(oneshot::Sender<Result<(), Refusal>>),
+}
+
+/// A part in a delivery that several items come from.
+#[derive(Debug)]
+pub struct Share(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    message: Incoming,
+    receipt: Mutex<Option<Receipt>>,
+    /// Items that are not committed.
+    open: AtomicUsize,
+}
+
+impl Share {
+    /// As many shares of a delivery as there are items.
+    pub fn split(delivery: Delivery, items: usize) -> impl Iterator<Item = Share> {
+        let Delivery { message, receipt } = delivery;
+        let shared = Shared { message, receipt: Mutex::new(Some(receipt)), open: AtomicUsize::new(items) };
+        std::iter::repeat_n(Arc::new(shared), items).map(Share)
+    }
+
+    /// What was delivered.
+    pub fn message(&self) -> &Incoming {
+        &self.0.message
+    }
+
+    /// This item is committed: the last one acknowledges the delivery. One that is dropped instead has the broker deliver it again.
+    pub fn done(self) {
+        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let receipt = self.0.receipt.lock().unwrap_or_else(PoisonError::into_inner).take();
+            receipt.into_iter().for_each(Receipt::ack);
+        }
+    }
 }
 
 /// A start's outcome.
@@ -124,6 +193,13 @@ impl Refusal {
     }
 }
 
+/// A signal as an input.
+pub fn signal(name: String, id: Option<&str>, payload: Value, actor: Option<String>) -> Input {
+    // Whoever sends it may have one id for signals of several names.
+    let id = id.map(|id| format!("{name} {id}"));
+    Input::Signal { name, id, payload, actor }
+}
+
 /// How long a caller waits for a place in the queue, and then for the commit.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -157,6 +233,23 @@ impl Intake {
     pub async fn order(&self, saga: SagaId, actor: &str, order: Order) -> Result<(), Refusal> {
         let (told, outcome) = oneshot::channel();
         let input = Input::Operator { actor: actor.to_owned(), order };
+        self.ask(Item { request: Request::Saga(saga, input), settle: Settle::Ordered(told) }, outcome).await
+    }
+
+    /// Gives a signal to a saga. `id` tells it from others of its name: with one, it may be sent as often as one likes.
+    ///
+    /// # Errors
+    /// [`Refusal`]; `Busy` says nothing of whether the saga got it after all.
+    pub async fn signal(
+        &self,
+        saga: SagaId,
+        name: String,
+        id: Option<&str>,
+        payload: Value,
+        actor: &str,
+    ) -> Result<(), Refusal> {
+        let (told, outcome) = oneshot::channel();
+        let input = signal(name, id, payload, Some(actor.to_owned()));
         self.ask(Item { request: Request::Saga(saga, input), settle: Settle::Ordered(told) }, outcome).await
     }
 

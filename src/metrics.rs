@@ -16,6 +16,8 @@ pub const SAGAS_PURGED: &str = "sagad_sagas_purged_total";
 pub const SAGAS_SUSPENDED: &str = "sagad_sagas_suspended_total";
 /// Counter; `why`: a late, duplicate or stale answer that changes nothing.
 pub const ANSWERS_IGNORED: &str = "sagad_answers_ignored_total";
+/// Counter: events of other services that no saga under way is about.
+pub const EVENTS_UNCLAIMED: &str = "sagad_events_unclaimed_total";
 /// Counter; `why`: messages kept because nobody could read or place them.
 pub const DEAD_LETTERS: &str = "sagad_dead_letters_total";
 /// Counter: items that the database refused for good and that were set aside.

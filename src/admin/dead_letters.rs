@@ -13,9 +13,10 @@ use super::problem::{Answer, Problem};
 use super::sagas::cursor;
 use super::view::At;
 use super::{Actor, Api, Page};
-use crate::broker::message::{Outgoing, Properties};
+use crate::broker::message::Properties;
 use crate::health::Part;
 use crate::store::{self, Store};
+use crate::wire::incoming::replay as replayed;
 
 /// How a dead letter is shown.
 #[derive(Serialize)]
@@ -87,15 +88,7 @@ pub(super) async fn replay<S: Store>(
     if let Some(why) = api.health.trouble(Part::Broker) {
         return Err(Problem::unavailable(format!("the broker can't take the message now: {why}"), 5));
     }
-    // The broker closes the channel on a `user_id` that is not the one we are connected as.
-    let properties = Properties { user_id: None, ..letter.message.properties };
-    let message = Outgoing {
-        exchange: letter.message.exchange,
-        routing_key: letter.message.routing_key,
-        mandatory: true,
-        properties,
-        body: letter.message.body,
-    };
+    let message = replayed(&api.names, letter.message);
     if !api.intake.publish(message).await {
         return Err(Problem::unavailable(
             "no queue took the message, or the broker did not say so in time; the dead letter is kept",

@@ -40,6 +40,7 @@ pub use access::{Access, Actor};
 pub use server::{BindError, Server};
 pub use tls::TlsError;
 
+use crate::broker::names::Names;
 use crate::definitions::Definitions;
 use crate::health::Health;
 use crate::intake::Intake;
@@ -56,6 +57,8 @@ pub struct Api<S> {
     pub intake: Intake,
     /// What works.
     pub health: Health,
+    /// The names of sagad's own queues.
+    pub names: Names,
     /// What can be started, and the names of steps.
     pub definitions: Arc<Definitions<S>>,
     /// What was counted.
@@ -79,6 +82,7 @@ pub fn router<S: Store>(api: Arc<Api<S>>, access: Access) -> Router {
         .route("/v1/sagas/{id}/resume", post(orders::resume))
         .route("/v1/sagas/{id}/steps/{step}/retry", post(orders::retry))
         .route("/v1/sagas/{id}/steps/{step}/resolve", post(orders::resolve))
+        .route("/v1/sagas/{id}/signals/{name}", post(orders::signal))
         .route("/v1/definitions", get(definitions::list))
         .route("/v1/definitions/reload", post(definitions::reload))
         .route("/v1/definitions/{name}", get(definitions::show))

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
 use super::body::{Json, Members, non_empty, text};
-use super::path::{SagaPath, StepPath};
+use super::path::{SagaPath, SignalPath, StepPath};
 use super::problem::{Answer, Kind, Problem};
+use super::sagas::idempotency_key;
 
 use super::{Actor, Api};
 use crate::core::entry::Resolution;
@@ -86,6 +87,21 @@ pub(super) async fn resolve<S: Store>(
     };
     let reply = reply.unwrap_or(Value::Null);
     carry_out(&api, actor, id, Order::Resolve { step, item, outcome, reply, reason }).await
+}
+
+/// `POST /v1/sagas/{id}/signals/{name}`: the body is the signal's payload.
+pub(super) async fn signal<S: Store>(
+    api: State<Arc<Api<S>>>,
+    Actor(actor): Actor,
+    SagaPath(id): SagaPath,
+    SignalPath(name): SignalPath,
+    headers: HeaderMap,
+    Json(payload): Json,
+) -> Answer {
+    let key = idempotency_key(&headers)?;
+    let payload = payload.unwrap_or_default();
+    api.intake.signal(id, name, key.as_deref(), payload, &actor).await.map_err(Problem::refused)?;
+    Ok(super::json(StatusCode::OK, &api.saga(id).await?.view()))
 }
 
 fn resolution(value: Value) -> Result<Resolution, String> {

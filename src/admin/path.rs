@@ -13,6 +13,9 @@ pub(super) struct SagaPath(pub(super) SagaId);
 /// `{step}`.
 pub(super) struct StepPath(pub(super) String);
 
+/// `{name}` of a signal.
+pub(super) struct SignalPath(pub(super) String);
+
 /// `{name}` of a definition.
 pub(super) struct NamePath(pub(super) String);
 
@@ -35,6 +38,15 @@ impl<S: Send + Sync> FromRequestParts<S> for StepPath {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<StepPath, Problem> {
         let unknown = || Problem::new(Kind::UnknownStep, "there is no step of this name");
         parameter("step", parts, state).await.map(StepPath).ok_or_else(unknown)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for SignalPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<SignalPath, Problem> {
+        let unknown = || Problem::new(Kind::StateForbids, "no step of the saga waits for a signal of this name");
+        parameter("name", parts, state).await.map(SignalPath).ok_or_else(unknown)
     }
 }
 

@@ -126,7 +126,7 @@ pub(super) async fn start<S: Store>(
     Ok(response)
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all("idempotency-key").iter();
     let (Some(value), rest) = (values.next(), values.next()) else { return Ok(None) };
     let wrong = |detail: &str| Problem::parameter("Idempotency-Key", detail);

@@ -165,7 +165,12 @@ pub struct Publication {
 #[derive(Debug)]
 pub enum Published {
     /// It has it.
-    Confirmed(Uuid),
+    Confirmed {
+        /// The outbox row.
+        outbox: Uuid,
+        /// The message.
+        message: std::sync::Arc<Outgoing>,
+    },
     /// No queue took it, it is here again.
     Returned {
         /// The outbox row.

@@ -10,6 +10,8 @@
 //! reached it holds what it has, un-acknowledged, and tries again.
 
 mod cache;
+mod family;
+mod keys;
 mod round;
 mod work;
 
@@ -21,14 +23,16 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::broker::message::{Delivery, Publication, Published};
+use crate::broker::message::{Delivery, Incoming, Outgoing, Publication, Published};
 use crate::broker::names::Names;
+use crate::core::decide::ParentAnswer;
 use crate::core::id::SagaId;
 use crate::core::input::Input;
 use crate::core::saga::Reason;
 use crate::core::time::Time;
 use crate::definitions::Definitions;
 use crate::engine::cache::{Cache, Cached};
+use crate::engine::family::refused_order;
 use crate::engine::round::{Outcome, Round};
 use crate::engine::work::Work;
 use crate::health::{Health, Part};
@@ -36,7 +40,8 @@ use crate::intake::{Item, Refusal, Request, Settle};
 use crate::outbox::Outbox;
 use crate::store::{DeadLetter, Store, StoreError};
 use crate::timers::Timers;
-use crate::wire::incoming::undelivered;
+use crate::wire::children;
+use crate::wire::incoming::{confirmed, undelivered};
 use crate::wire::outgoing::{start_answer, wake_up};
 use crate::wire::signature::Signer;
 
@@ -145,9 +150,14 @@ impl<S: Store> Engine<S> {
     fn take_published(&mut self, reports: Vec<Published>, batch: &mut Vec<Item>) {
         for report in reports {
             let (row, message, reason, text) = match report {
-                Published::Confirmed(row) => {
+                Published::Confirmed { outbox: row, message } => {
                     metrics::counter!(crate::metrics::OUTBOX_PUBLISHED).increment(1);
-                    self.delete_later(row);
+                    match confirmed(&self.signer, &message) {
+                        Some((saga, input)) => {
+                            batch.push(Item { request: Request::Saga(saga, input), settle: Settle::Published(row) });
+                        }
+                        None => self.delete_later(row),
+                    }
                     continue;
                 }
                 Published::Returned { outbox, message, text } => {
@@ -161,12 +171,15 @@ impl<S: Store> Engine<S> {
                 }
             };
             metrics::counter!(crate::metrics::OUTBOX_RETURNED).increment(1);
+            let is_event = !message.mandatory;
             match undelivered(&self.signer, &message.properties, reason, text) {
+                // An event that a full queue refused is published again by the sweep; so is what sagad says to itself, whatever became of it.
+                Some(_) if is_event && reason == Reason::MaxLength => self.outbox.settled([row]),
+                None if !is_event || reason == Reason::MaxLength => self.outbox.settled([row]),
                 Some((saga, input)) => {
-                    batch.push(Item { request: Request::Saga(saga, input), settle: Settle::Returned(row) });
+                    batch.push(Item { request: Request::Saga(saga, input), settle: Settle::Published(row) });
                 }
-                // Nobody waits for the fate of an event; one that a full queue refused is published again by the sweep.
-                None if reason == Reason::MaxLength => self.outbox.settled([row]),
+                // Nobody waits for the fate of a lifecycle event.
                 None => self.delete_later(row),
             }
         }
@@ -252,9 +265,11 @@ impl<S: Store> Engine<S> {
         let mut round = Round::new(self.outbox.lease(now), self.sweep, now);
         let again = !distrusted.is_empty();
         round.resolve_starts(batch, again, &self.store, &self.definitions).await?;
+        round.resolve_keys(batch, &self.store).await?;
 
         let mut missing = Vec::new();
-        for id in batch.iter().filter_map(Item::saga) {
+        let wanted: Vec<SagaId> = batch.iter().filter_map(|item| round.saga_of(item)).collect();
+        for id in wanted {
             if round.knows(id) {
                 continue;
             }
@@ -348,8 +363,17 @@ impl<S: Store> Engine<S> {
     fn tell(&mut self, item: Item, outcome: Outcome) {
         match (item.settle, outcome) {
             (Settle::Nobody, _) => {}
-            (Settle::Returned(row), _) => self.delete_later(row),
+            (Settle::Published(row), _) => self.delete_later(row),
             (Settle::Delivery(delivery), _) => delivery.receipt.ack(),
+            (Settle::Share(share), _) => share.done(),
+            (Settle::Order { delivery, ticket, child }, outcome) => match refused_order(child, &outcome) {
+                None => delivery.receipt.ack(),
+                Some(answer) => {
+                    let now = Time::from(SystemTime::now());
+                    let answer = children::answer(&self.names, &self.signer, ParentAnswer { ticket, answer }, now);
+                    self.answer_first(delivery, answer);
+                }
+            },
             (Settle::Started(told), Outcome::Start { result, .. }) => drop(told.send(result)),
             (Settle::Ordered(told), Outcome::Saga { result, .. }) => drop(told.send(result)),
             (Settle::StartDelivery { delivery, reply_to }, Outcome::Start { result, .. }) => {
@@ -368,11 +392,17 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    /// The answer first, then the acknowledgement: a crash in between starts nothing twice and answers again.
     fn answer_start(&self, delivery: Delivery, reply_to: Option<(String, Option<String>)>, body: &serde_json::Value) {
-        let Some((queue, correlation_id)) = reply_to else { return delivery.receipt.ack() };
+        match reply_to {
+            None => delivery.receipt.ack(),
+            Some((queue, correlation_id)) => self.answer_first(delivery, start_answer(queue, correlation_id, body)),
+        }
+    }
+
+    /// The answer first, then the acknowledgement: a crash in between starts nothing twice and answers again.
+    fn answer_first(&self, delivery: Delivery, answer: Outgoing) {
         let (confirmed, outcome) = oneshot::channel();
-        let message = Arc::new(start_answer(queue, correlation_id, body));
+        let message = Arc::new(answer);
         self.outbox.publish_unkept(Publication { outbox: None, message, confirmed: Some(confirmed) });
         tokio::spawn(async move {
             // Confirmed, or refused for good: an answer that nobody can take must not come back for ever.
@@ -389,7 +419,8 @@ fn set_aside(item: Item, error: &StoreError) {
     match item.settle {
         Settle::Started(told) => drop(told.send(Err(busy()))),
         Settle::Ordered(told) => drop(told.send(Err(busy()))),
-        Settle::Nobody | Settle::Returned(_) | Settle::Delivery(_) | Settle::StartDelivery { .. } => {}
+        Settle::Nobody | Settle::Published(_) | Settle::Delivery(_) | Settle::Share(_) => {}
+        Settle::StartDelivery { .. } | Settle::Order { .. } => {}
     }
 }
 
@@ -407,7 +438,7 @@ pub fn keep(
     reason: String,
     reply_to: Option<(String, Option<String>)>,
 ) -> Item {
-    let letter = dead_letter(&delivery, class, reason);
+    let letter = dead_letter(&delivery.message, class, reason);
     let settle = match reply_to {
         None => Settle::Delivery(delivery),
         Some(_) => Settle::StartDelivery { delivery, reply_to },
@@ -415,25 +446,20 @@ pub fn keep(
     Item { request: Request::Keep(Box::new(letter)), settle }
 }
 
-fn dead_letter(delivery: &Delivery, class: &'static str, reason: String) -> DeadLetter {
+/// A message that can't be read or placed, to be kept.
+pub fn dead_letter(message: &Incoming, class: &'static str, reason: String) -> DeadLetter {
     metrics::counter!(crate::metrics::DEAD_LETTERS, "why" => class).increment(1);
-    tracing::warn!(queue = delivery.message.queue.as_str(), %reason, "a message is kept as a dead letter");
+    tracing::warn!(queue = message.queue.as_str(), %reason, "a message is kept as a dead letter");
     let at = Time::from(SystemTime::now());
-    DeadLetter { id: Uuid::now_v7(), at, reason, message: delivery.message.clone() }
+    DeadLetter { id: Uuid::now_v7(), at, reason, message: message.clone() }
 }
 
 impl Item {
-    fn saga(&self) -> Option<SagaId> {
-        match &self.request {
-            Request::Saga(saga, _) => Some(*saga),
-            Request::Start(_) | Request::Keep(_) => None,
-        }
-    }
-
-    /// The delivery it came with.
-    fn delivery(&self) -> Option<&Delivery> {
+    /// The message it came with. An order of a saga's to its child is answered instead of kept.
+    fn message(&self) -> Option<&Incoming> {
         match &self.settle {
-            Settle::Delivery(delivery) | Settle::StartDelivery { delivery, .. } => Some(delivery),
+            Settle::Delivery(delivery) | Settle::StartDelivery { delivery, .. } => Some(&delivery.message),
+            Settle::Share(share) => Some(share.message()),
             _ => None,
         }
     }

@@ -11,7 +11,7 @@ use super::dead_letter;
 use super::work::{Work, quarantine};
 use crate::broker::names::Names;
 use crate::core::decide::{Ignored, decide};
-use crate::core::definition::{Definition, KeyReuse};
+use crate::core::definition::{Definition, KeyReuse, Priority};
 use crate::core::id::SagaId;
 use crate::core::input::{Forbidden, Input};
 use crate::core::saga::{Saga, Status};
@@ -35,6 +35,8 @@ pub(super) enum Outcome {
     Undecided(SagaId),
     /// A message was kept as a dead letter, for this reason.
     Kept { reason: String },
+    /// It is for no saga that there is.
+    Nobody,
 }
 
 impl Outcome {
@@ -42,7 +44,7 @@ impl Outcome {
         match self {
             Outcome::Start { about, .. } => *about,
             Outcome::Saga { about, .. } | Outcome::Undecided(about) => Some(*about),
-            Outcome::Kept { .. } => None,
+            Outcome::Kept { .. } | Outcome::Nobody => None,
         }
     }
 
@@ -58,11 +60,11 @@ pub(super) struct Round {
     lease: Time,
     sweep: Duration,
     now: Time,
-    sagas: BTreeMap<SagaId, Work>,
+    pub(super) sagas: BTreeMap<SagaId, Work>,
     /// Sagas that can't be read or decided: the rows as they are, and why.
     broken: BTreeMap<SagaId, (StoredSaga, String)>,
     /// Which saga each claim of a start leads to.
-    held: BTreeMap<Claim, (SagaId, Status)>,
+    pub(super) held: BTreeMap<Claim, (SagaId, Status)>,
     joined: Vec<(Claim, SagaId, Status)>,
     dead_letters: Vec<DeadLetter>,
 }
@@ -171,25 +173,23 @@ impl Round {
                 Outcome::Kept { reason: letter.reason.clone() }
             }
             Request::Saga(id, input) => self.decide_saga(*id, input, item, names, signer),
+            Request::Keyed(keyed) => self.decide_keyed(keyed, item, names, signer),
             Request::Start(start) => {
                 self.decide_start(start, definitions.current(&start.definition), item, names, signer)
             }
         }
     }
 
-    fn decide_saga(&mut self, id: SagaId, input: &Input, item: &Item, names: &Names, signer: &Signer) -> Outcome {
+    pub(super) fn decide_saga(
+        &mut self,
+        id: SagaId,
+        input: &Input,
+        item: &Item,
+        names: &Names,
+        signer: &Signer,
+    ) -> Outcome {
         let about = id;
-        if let Some((_, why)) = self.broken.get(&id) {
-            let why = format!("the saga can't go on: {why}");
-            self.keep(item, "broken_saga", &why);
-            return Outcome::Saga { about, result: Err(Forbidden::State(why).into()) };
-        }
-        let Some(work) = self.sagas.get_mut(&id) else {
-            if !item.is_tick() {
-                self.keep(item, "unknown_saga", &format!("there is no saga {id}"));
-            }
-            return Outcome::Saga { about, result: Err(Refusal::UnknownSaga(id)) };
-        };
+        let Some(work) = self.sagas.get_mut(&id) else { return self.missing(id, item) };
         work.ticked |= item.is_tick();
         let untouched = work.entries.is_empty();
         let decided =
@@ -212,7 +212,12 @@ impl Round {
                 Outcome::Saga { about, result: Ok(()) }
             }
             Ok(Err(_)) if !work.fresh && untouched => Outcome::Undecided(id),
-            Ok(Err(forbidden)) => Outcome::Saga { about, result: Err(forbidden.into()) },
+            Ok(Err(forbidden)) => {
+                if matches!(input, Input::Signal { .. }) {
+                    self.keep(item, "unwanted_signal", &forbidden.to_string());
+                }
+                Outcome::Saga { about, result: Err(forbidden.into()) }
+            }
             Err(panic) => {
                 let why = panic.downcast_ref::<String>().map(String::as_str);
                 let why = why.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
@@ -223,6 +228,19 @@ impl Round {
                 Outcome::Saga { about, result: Err(Forbidden::State(message).into()) }
             }
         }
+    }
+
+    /// Of a saga that is not there, or that can't be read.
+    pub(super) fn missing(&mut self, id: SagaId, item: &Item) -> Outcome {
+        let (about, refusal) = match self.broken.get(&id) {
+            Some((_, why)) => (id, Forbidden::State(format!("the saga can't go on: {why}")).into()),
+            None => (id, Refusal::UnknownSaga(id)),
+        };
+        if !item.is_tick() {
+            let class = if self.broken.contains_key(&id) { "broken_saga" } else { "unknown_saga" };
+            self.keep(item, class, &refusal.to_string());
+        }
+        Outcome::Saga { about, result: Err(refusal) }
     }
 
     fn ignore(&mut self, item: &Item, ignored: Ignored) {
@@ -237,9 +255,9 @@ impl Round {
     }
 
     /// Keeps the message that an item came with, if it came with one.
-    fn keep(&mut self, item: &Item, class: &'static str, reason: &str) {
-        if let Some(delivery) = item.delivery() {
-            self.dead_letters.push(dead_letter(delivery, class, reason.to_owned()));
+    pub(super) fn keep(&mut self, item: &Item, class: &'static str, reason: &str) {
+        if let Some(message) = item.message() {
+            self.dead_letters.push(dead_letter(message, class, reason.to_owned()));
         }
     }
 
@@ -292,7 +310,8 @@ impl Round {
             id,
             revision: pinned.revision,
             input: asked.input.clone(),
-            priority: asked.priority,
+            // A saga's child has its priority, unless its own definition says one.
+            priority: asked.priority.filter(|_| asked.parent.is_none() || is_silent(&pinned.definition.priority)),
             delay: asked.delay,
             trace: asked.trace.clone(),
             actor: asked.actor.clone(),
@@ -313,7 +332,7 @@ impl Round {
             priority: decision.saga.priority,
             input: encode(&*asked.input),
             created_at: self.now,
-            parent: None,
+            parent: asked.parent.as_ref().map(|parent| parent.saga),
         };
         let mut work = Work::born(decision.saga.clone(), pinned, birth, claims);
         work.take(decision, names, signer, self.lease, self.now);
@@ -355,6 +374,10 @@ fn claims_of(definition: &Definition, key: Option<&str>, start: &Start) -> Vec<C
     let start = start.idempotency_key.as_deref().map(|token| claim(ClaimKind::Start, token));
     let key = key.map(|token| claim(ClaimKind::Key, token));
     start.into_iter().chain(key).collect()
+}
+
+fn is_silent(priority: &Priority) -> bool {
+    matches!(priority, Priority::Fixed(0))
 }
 
 fn may_take_over(definition: &Definition, claim: &Claim, holder: Status) -> bool {

@@ -112,6 +112,9 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Every kept revision of a definition: number and when it was first kept, ascending.
     fn revisions(&self, name: &str) -> impl Future<Output = Result<Vec<(u32, Time)>, StoreError>> + Send;
 
+    /// The revisions of sagas that have not ended. Looks at every one of those.
+    fn revisions_in_use(&self) -> impl Future<Output = Result<Vec<(String, u32)>, StoreError>> + Send;
+
     /// Every kept revision of every definition, ascending.
     fn all_revisions(&self) -> impl Future<Output = Result<Vec<(String, u32)>, StoreError>> + Send;
 

@@ -235,6 +235,16 @@ impl Store for SqlStore {
         self.read(&statement).await?.iter().map(|row| Ok((row.count(0)?, Time(row.int(1)?)))).collect()
     }
 
+    async fn revisions_in_use(&self) -> Result<Vec<(String, u32)>, StoreError> {
+        let mut statement = self.statement();
+        let live = Status::ALL.into_iter().filter(|status| !status.is_terminal());
+        let live: Vec<String> = live.map(|status| codes::status(status).to_string()).collect();
+        let live = live.join(", ");
+        statement
+            .push(&format!("SELECT DISTINCT definition, revision FROM sagas WHERE status IN ({live}) ORDER BY 1, 2"));
+        self.read(&statement).await?.iter().map(|row| Ok((row.string(0)?, row.count(1)?))).collect()
+    }
+
     async fn all_revisions(&self) -> Result<Vec<(String, u32)>, StoreError> {
         let mut statement = self.statement();
         statement.push("SELECT name, revision FROM definitions ORDER BY name, revision");

@@ -1,22 +1,26 @@
-//! What comes: answers, starts, dead letters, wake-ups.
+//! What comes: answers, starts, signals, events, orders to child sagas, dead letters, wake-ups.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
+use uuid::Uuid;
 
-use crate::broker::message::{Inbox, Incoming, Properties};
+use crate::broker::message::{Inbox, Incoming, Outgoing, Properties};
+use crate::broker::names::Names;
 use crate::core::answer::{Outcome, RawAnswer};
+use crate::core::decide::ChildOrder;
 use crate::core::id::{SagaId, Ticket};
 use crate::core::input::Input;
 use crate::core::saga::Reason;
 use crate::core::time::Time;
 use crate::intake::Start;
 use crate::json;
-use crate::wire::header;
+use crate::subscriptions::Event;
 use crate::wire::outgoing::trace_of;
 use crate::wire::signature::Signer;
+use crate::wire::{children, header};
 
 /// What a message means.
 #[derive(Debug)]
@@ -25,6 +29,34 @@ pub enum Meaning {
     Saga(SagaId, Input),
     /// A saga is to begin; its answer goes to this queue, under this correlation id.
     Start(Start, Option<(String, Option<String>)>),
+    /// A signal for a saga.
+    Signal(Signal),
+    /// Another service's event, for whomever it concerns.
+    Event(Event),
+    /// A saga wants something of its child.
+    Order(ChildOrder),
+}
+
+/// A signal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Signal {
+    /// For which saga.
+    pub to: Target,
+    /// Its name.
+    pub name: String,
+    /// Tells it from others of its name: the same one may come twice.
+    pub id: Option<String>,
+    /// What it says.
+    pub payload: Value,
+}
+
+/// How a signal says for which saga it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// By its id.
+    Id(SagaId),
+    /// By its definition and its business key.
+    Key(String, String),
 }
 
 /// Why a message can't be read or placed.
@@ -36,7 +68,7 @@ pub struct Unplaceable {
     pub reason: String,
 }
 
-fn unplaceable<T>(class: &'static str, reason: impl Into<String>) -> Result<T, Unplaceable> {
+pub(super) fn unplaceable<T>(class: &'static str, reason: impl Into<String>) -> Result<T, Unplaceable> {
     Err(Unplaceable { class, reason: reason.into() })
 }
 
@@ -52,7 +84,9 @@ pub fn read(signer: &Signer, message: &Incoming, max_message: usize, id: SagaId)
         Inbox::Starts => start(message, max_message, id),
         Inbox::Dead => dead(signer, message),
         Inbox::WakeUps => wake_up(message),
-        Inbox::Signals | Inbox::Events | Inbox::Children => unplaceable("unwanted", "nothing here waits for it"),
+        Inbox::Signals => signal(message, max_message),
+        Inbox::Events => event(message, max_message),
+        Inbox::Children => children::read(signer, message).map(Meaning::Order),
     }
 }
 
@@ -96,11 +130,86 @@ fn start(message: &Incoming, max_message: usize, id: SagaId) -> Result<Meaning, 
         priority: None,
         delay: Duration::ZERO,
         idempotency_key,
-        trace: properties.header_str(header::TRACEPARENT).filter(|text| trace_of(text).is_some()).map(str::to_owned),
+        trace: trace(properties),
         actor: "amqp".to_owned(),
         parent: None,
     };
     Ok(Meaning::Start(start, reply_address(properties)))
+}
+
+fn signal(message: &Incoming, max_message: usize) -> Result<Meaning, Unplaceable> {
+    let properties = &message.properties;
+    let text = |name: &str| match properties.headers.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        // A key may be a number where it is made, and so it may here.
+        Some(Value::Number(number)) => Ok(Some(number.to_string())),
+        Some(other) => unplaceable("no_target", format!("the header {name} must be a string, it is {other}")),
+    };
+    let to = match (text(header::SAGA_ID)?, text(header::SAGA_NAME)?, text(header::SAGA_KEY)?) {
+        (Some(id), _, _) => match Uuid::try_parse(&id) {
+            Ok(id) => Target::Id(SagaId(id)),
+            Err(_) => return unplaceable("no_target", format!("the header saga-id is {id:?}, which is no saga's id")),
+        },
+        (None, Some(name), Some(key)) => Target::Key(name, key),
+        (None, ..) => {
+            let needs = "a signal needs the header saga-id, or both saga-name and saga-key";
+            return unplaceable("no_target", format!("{needs}: nobody can tell which saga this one is for"));
+        }
+    };
+    let (name, id) = (message.routing_key.clone(), idempotency_key(properties)?);
+    Ok(Meaning::Signal(Signal { to, name, id, payload: body(message, max_message)? }))
+}
+
+fn event(message: &Incoming, max_message: usize) -> Result<Meaning, Unplaceable> {
+    let properties = &message.properties;
+    let Origin { exchange, routing_key } = origin(message);
+    Ok(Meaning::Event(Event {
+        exchange: exchange.to_owned(),
+        routing_key: routing_key.to_owned(),
+        id: idempotency_key(properties)?,
+        trace: trace(properties),
+        body: Arc::new(body(message, max_message)?),
+        headers: Arc::new(Value::Object(properties.headers.clone())),
+    }))
+}
+
+/// Where an event was published.
+struct Origin<'a> {
+    exchange: &'a str,
+    routing_key: &'a str,
+}
+
+/// One that was handed in again came by sagad's own queue.
+fn origin(message: &Incoming) -> Origin<'_> {
+    let header = |name| message.properties.header_str(name);
+    if let (Some(exchange), Some(routing_key)) = (header(header::EVENT_EXCHANGE), header(header::EVENT_ROUTING_KEY)) {
+        return Origin { exchange, routing_key };
+    }
+    Origin { exchange: &message.exchange, routing_key: &message.routing_key }
+}
+
+/// The message that hands in a dead letter again: where it came from. An event goes to sagad alone: everyone else who listens to
+/// its exchange has had it.
+pub fn replay(names: &Names, letter: Incoming) -> Outgoing {
+    let Origin { exchange, routing_key } = origin(&letter);
+    let came_from = [(header::EVENT_EXCHANGE, exchange.into()), (header::EVENT_ROUTING_KEY, routing_key.into())]
+        .map(|(name, value): (&str, Value)| (name.to_owned(), value));
+    let Incoming { queue, exchange, routing_key, mut properties, body, .. } = letter;
+    // The broker closes the channel on a `user_id` that is not the one we are connected as.
+    properties.user_id = None;
+    let (exchange, routing_key) = match queue {
+        Inbox::Events => {
+            properties.headers.extend(came_from);
+            (String::new(), names.queue(queue))
+        }
+        _ => (exchange, routing_key),
+    };
+    Outgoing { exchange, routing_key, mandatory: true, properties, body }
+}
+
+fn trace(properties: &Properties) -> Option<String> {
+    properties.header_str(header::TRACEPARENT).filter(|text| trace_of(text).is_some()).map(str::to_owned)
 }
 
 /// The header's, else the message's id. A key that can't be told from others must not be taken for none.
@@ -197,6 +306,15 @@ fn body(message: &Incoming, max_message: usize) -> Result<Value, Unplaceable> {
     }
 }
 
+/// What a confirmed message tells its saga: that the event of a `publish` step is out. `None` for all others.
+pub fn confirmed(signer: &Signer, message: &Outgoing) -> Option<(SagaId, Input)> {
+    // Commands have the ids of their attempts too, but somebody else answers them. Lifecycle events have ids of another form.
+    let id = message.properties.message_id.as_deref().filter(|_| !message.mandatory)?;
+    let Ticket { saga, spot, action, attempt } = signer.read(id)?;
+    let answer = RawAnswer::new(Some(Outcome::Success), Value::Null);
+    Some((saga, Input::Answer { spot, action, attempt, answer }))
+}
+
 /// What a returned or refused command tells its saga; `None` for messages that are no commands.
 pub fn undelivered(
     signer: &Signer,
@@ -212,7 +330,6 @@ pub fn undelivered(
 mod tests {
     use bytes::Bytes;
     use serde_json::json;
-    use uuid::Uuid;
 
     use super::*;
     use crate::core::id::Action;
@@ -244,6 +361,81 @@ mod tests {
         assert_eq!(key_of(json!(7)), Ok(Some("7".into())), "a number is a key as well");
         assert_eq!(key_of(Value::Null), Ok(Some("m-1".into())));
         assert_eq!(key_of(json!(["k"])), Err("unknown_key"), "rather none than a second saga");
+    }
+
+    #[test]
+    fn a_signal_says_for_which_saga_it_is() {
+        let target = |headers: Value| match read(
+            &Signer::new(&[7; 32]),
+            &incoming(Inbox::Signals, headers),
+            100,
+            SagaId(Uuid::nil()),
+        ) {
+            Ok(Meaning::Signal(signal)) => {
+                assert_eq!((signal.name.as_str(), signal.id.as_deref()), ("order", Some("m-1")));
+                Ok(signal.to)
+            }
+            Ok(other) => panic!("not a signal: {other:?}"),
+            Err(unplaceable) => Err(unplaceable.class),
+        };
+        let id = Uuid::from_u128(7);
+        let key = |key: &str| Ok(Target::Key("pay".into(), key.into()));
+        assert_eq!(target(json!({ "saga-id": id.to_string() })), Ok(Target::Id(SagaId(id))));
+        assert_eq!(target(json!({ "saga-name": "pay", "saga-key": "A-1" })), key("A-1"));
+        assert_eq!(target(json!({ "saga-name": "pay", "saga-key": 7 })), key("7"));
+        for nobody in [
+            json!({}),
+            json!({ "saga-key": "A-1" }),
+            json!({ "saga-id": "A-1", "saga-name": "pay", "saga-key": "A-1" }),
+            json!({ "saga-id": [id.to_string()] }),
+        ] {
+            assert_eq!(target(nobody.clone()), Err("no_target"), "{nobody}");
+        }
+    }
+
+    #[test]
+    fn an_event_handed_in_again_comes_to_sagad_alone_and_is_the_same_event() {
+        let event_of = |message: &Incoming| match read(&Signer::new(&[7; 32]), message, 100, SagaId(Uuid::nil())) {
+            Ok(Meaning::Event(event)) => (event.exchange, event.routing_key, event.id),
+            other => panic!("not an event: {other:?}"),
+        };
+        let mut message = incoming(Inbox::Events, json!({}));
+        message.exchange = "shop".into();
+        let first = event_of(&message);
+        assert_eq!(first, ("shop".into(), "order".into(), Some("m-1".into())));
+        for _ in 0..2 {
+            let again = replay(&Names::new("sagad"), message);
+            assert_eq!((again.exchange.as_str(), again.routing_key.as_str()), ("", "sagad.heard"));
+            message = incoming(Inbox::Events, json!({}));
+            (message.exchange, message.routing_key, message.properties) =
+                (again.exchange, again.routing_key, again.properties);
+            assert_eq!(event_of(&message), first);
+        }
+        let start = replay(
+            &Names::new("sagad"),
+            Incoming { exchange: "sagad.start".into(), ..incoming(Inbox::Starts, json!({})) },
+        );
+        assert_eq!((start.exchange.as_str(), start.routing_key.as_str()), ("sagad.start", "order"));
+    }
+
+    #[test]
+    fn only_the_confirm_of_a_publish_step_is_an_answer() {
+        let signer = Signer::new(&[7; 32]);
+        let ticket = Ticket { saga: SagaId(Uuid::nil()), spot: 3.into(), action: Action::Execute, attempt: 1 };
+        let message = |id: String, mandatory| Outgoing {
+            exchange: String::new(),
+            routing_key: String::new(),
+            mandatory,
+            properties: Properties { message_id: Some(id), ..Properties::default() },
+            body: Bytes::new(),
+        };
+        let told = confirmed(&signer, &message(signer.sign(ticket), false));
+        assert!(matches!(told, Some((_, Input::Answer { attempt: 1, .. }))), "{told:?}");
+        assert!(confirmed(&signer, &message(signer.sign(ticket), true)).is_none(), "a command is answered by others");
+        assert!(
+            confirmed(&signer, &message(format!("{}-3", ticket.saga), false)).is_none(),
+            "a lifecycle event by nobody"
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //!                  └─ message ids are signed by [signature]: a participant can answer only what it was sent
 //! ```
 
+pub mod children;
 pub mod incoming;
 pub mod outgoing;
 pub mod signature;
@@ -25,6 +26,9 @@ pub mod header {
     pub const SAGA_OUTCOME: &str = "saga-outcome";
     pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
     pub const TRACEPARENT: &str = "traceparent";
+    /// Where an event came from that is kept by sagad and handed in again.
+    pub const EVENT_EXCHANGE: &str = "saga-event-exchange";
+    pub const EVENT_ROUTING_KEY: &str = "saga-event-routing-key";
     /// RabbitMQ's record of dead-letterings, the latest first.
     pub const X_DEATH: &str = "x-death";
     /// How often a quorum queue delivered a message before.

@@ -7,15 +7,15 @@ use serde_json::{Map, Value, json};
 
 use crate::broker::message::{Inbox, Outgoing, Properties};
 use crate::broker::names::Names;
-use crate::core::decide::{Ask, ChildOrder, Command, Effect, Event, ParentAnswer};
+use crate::core::decide::{Command, Effect, Event};
 use crate::core::definition::{Definition, Events};
 use crate::core::entry::{Entry, Resolution};
 use crate::core::id::{Action, SagaId, Spot, Ticket};
 use crate::core::saga::{Saga, SagaError};
 use crate::core::time::Time;
 use crate::store::encode;
-use crate::wire::header;
 use crate::wire::signature::Signer;
+use crate::wire::{children, header};
 
 const JSON: &str = "application/json";
 const PERSISTENT: u8 = 2;
@@ -100,8 +100,8 @@ pub fn effect(
     match effect {
         Effect::Command(it) => command(names, signer, definition, saga, it, now),
         Effect::Event(it) => published(signer, definition, saga, it, now),
-        Effect::Child(it) => child_order(names, signer, it, now),
-        Effect::Answer(it) => parent_answer(names, signer, it, now),
+        Effect::Child(it) => children::order(names, signer, it, now),
+        Effect::Answer(it) => children::answer(names, signer, it, now),
     }
 }
 
@@ -141,35 +141,6 @@ fn published(signer: &Signer, definition: &Definition, saga: &Saga, event: Event
         routing_key: event.routing_key,
         body: encode(&event.body),
     }
-}
-
-/// An order to a saga that a step runs, on sagad's own queue for them.
-fn child_order(names: &Names, signer: &Signer, order: ChildOrder, now: Time) -> Outgoing {
-    let ChildOrder { ticket, child, ask } = order;
-    let id = signer.sign(ticket);
-    let body = match ask {
-        Ask::Start { definition, input, step, depth, priority, trace } => json!({ "start": {
-            "child": child, "definition": definition, "input": input, "step": step, "depth": depth,
-            "priority": priority, "trace": trace,
-        } }),
-        Ask::Undo => json!({ "undo": { "child": child } }),
-    };
-    let mut message = to_queue(names.queue(Inbox::Children), Some(id.clone()), encode(&body));
-    message.mandatory = true;
-    message.properties.message_id = Some(id);
-    message.properties.timestamp = Some(now);
-    message
-}
-
-/// What a child tells the step that runs it: an answer like any participant's.
-fn parent_answer(names: &Names, signer: &Signer, answer: ParentAnswer, now: Time) -> Outgoing {
-    let ParentAnswer { ticket, answer } = answer;
-    let mut message = to_queue(names.queue(Inbox::Replies), Some(signer.sign(ticket)), encode(&answer.body));
-    if let Some(outcome) = answer.outcome {
-        message.properties.headers.insert(header::SAGA_OUTCOME.to_owned(), outcome.as_str().into());
-    }
-    message.properties.timestamp = Some(now);
-    message
 }
 
 /// W3C Trace Context: carries on the trace of whoever started the saga, or begins one that the saga's id names.
@@ -310,7 +281,7 @@ pub fn start_answer(reply_to: String, correlation_id: Option<String>, body: &Val
     to_queue(reply_to, correlation_id, encode(body))
 }
 
-fn to_queue(queue: String, correlation_id: Option<String>, body: Bytes) -> Outgoing {
+pub(super) fn to_queue(queue: String, correlation_id: Option<String>, body: Bytes) -> Outgoing {
     Outgoing {
         exchange: String::new(),
         routing_key: queue,

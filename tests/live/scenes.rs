@@ -1,11 +1,14 @@
 //! Each sentence of the contract as a scene: a real daemon, and participants whose every word the test says itself.
 
 mod answers;
+mod children;
 mod commands;
 mod dead_letters;
+mod events;
 mod guarantees;
 mod operations;
 mod retention;
+mod signals;
 mod starts;
 mod timing;
 

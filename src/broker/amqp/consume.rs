@@ -15,7 +15,7 @@ use super::connect::{REPLY_TIMEOUT, describe, open_channel};
 use super::convert::{incoming, short};
 use super::declare::{queue_object, refusal};
 use super::{BrokerMisconfigured, End, Link};
-use crate::broker::message::{Delivery, Inbox, Receipt};
+use crate::broker::message::{Delivery, Inbox, Incoming, Receipt};
 use crate::broker::names::Names;
 use crate::broker::topology::Conflict;
 use crate::config::TopologyMode;
@@ -119,7 +119,7 @@ impl Forward {
             };
             let receipt = Receipt { tag: delivery.delivery_tag, acks: self.acks.clone() };
             let mut message = incoming(self.inbox, delivery);
-            message.queue = self.origin(message.queue, message.properties.headers.get("x-death"));
+            self.restore_origin(&mut message);
             tokio::select! {
                 biased;
                 sent = self.deliveries.send(Delivery { message, receipt }) => if sent.is_err() { return None },
@@ -129,12 +129,15 @@ impl Forward {
     }
 
     /// What one of sagad's own queues gave up (a delivery limit, an operator's policy) is no dead letter but what it was before.
-    fn origin(&self, inbox: Inbox, deaths: Option<&serde_json::Value>) -> Inbox {
-        let last =
-            deaths.and_then(|deaths| deaths.get(0)).and_then(|death| death.get("queue")).and_then(|name| name.as_str());
-        match (inbox, last) {
-            (Inbox::Dead, Some(queue)) => self.names.inbox(queue).unwrap_or(inbox),
-            _ => inbox,
+    fn restore_origin(&self, message: &mut Incoming) {
+        let last = message.properties.headers.get("x-death").and_then(|deaths| deaths.get(0));
+        let word = |name: &str| last.and_then(|death| death.get(name)).and_then(|word| word.as_str());
+        if message.queue == Inbox::Dead
+            && let Some(inbox) = word("queue").and_then(|queue| self.names.inbox(queue))
+        {
+            let exchange = word("exchange").map(str::to_owned);
+            message.queue = inbox;
+            message.exchange = exchange.unwrap_or_default();
         }
     }
 }

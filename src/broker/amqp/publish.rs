@@ -146,7 +146,7 @@ fn tell(publication: Publication, fate: Fate) -> Option<Published> {
     }
     let outbox = outbox?;
     Some(match fate {
-        Fate::Confirmed => Published::Confirmed(outbox),
+        Fate::Confirmed => Published::Confirmed { outbox, message },
         Fate::Returned(text) => Published::Returned { outbox, message, text },
         Fate::Refused => Published::Refused { outbox, message },
     })

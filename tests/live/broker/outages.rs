@@ -68,7 +68,7 @@ async fn nothing_is_lost_when_the_broker_is_killed_under_load() {
     let mut confirm = async |link: &mut Link, until: usize| {
         while confirmed.len() < until {
             match link.next().await {
-                Published::Confirmed(outbox) => assert!(confirmed.insert(outbox), "confirmed twice"),
+                Published::Confirmed { outbox, .. } => assert!(confirmed.insert(outbox), "confirmed twice"),
                 other => panic!("{other:?}"),
             }
         }
@@ -161,7 +161,7 @@ async fn a_broker_out_of_memory_blocks_publishing_and_nothing_else() {
     link.up().await;
     // Something to consume while it is blocked: it wakes in seconds.
     link.publish(command("", &names.delay_queue(Duration::from_secs(7)).expect("a rung"), 1));
-    assert!(matches!(link.next().await, Published::Confirmed(_)));
+    assert!(matches!(link.next().await, Published::Confirmed { .. }));
 
     node.starve().await;
     let sent: Vec<Uuid> = (0..2000).map(|number| link.publish(command("", &work, number))).collect();
@@ -177,7 +177,7 @@ async fn a_broker_out_of_memory_blocks_publishing_and_nothing_else() {
     node.feed().await;
     link.up().await;
     for outbox in sent {
-        assert!(matches!(link.next().await, Published::Confirmed(confirmed) if confirmed == outbox));
+        assert!(matches!(link.next().await, Published::Confirmed { outbox: confirmed, .. } if confirmed == outbox));
     }
     let client = scope.client().await;
     assert_eq!(client.waiting(&work).await, Some(2000), "each once: the link was never cut");

@@ -16,8 +16,9 @@ async fn outcomes(link: &mut Link, count: usize) -> HashMap<Uuid, Published> {
     let mut outcomes = HashMap::new();
     for _ in 0..count {
         let outcome = link.next().await;
-        let (Published::Confirmed(outbox) | Published::Returned { outbox, .. } | Published::Refused { outbox, .. }) =
-            &outcome;
+        let (Published::Confirmed { outbox, .. }
+        | Published::Returned { outbox, .. }
+        | Published::Refused { outbox, .. }) = &outcome;
         assert!(outcomes.insert(*outbox, outcome).is_none(), "told twice");
     }
     assert!(link.told.is_empty() && link.published.try_recv().is_err(), "told of something that was not published");
@@ -34,7 +35,7 @@ async fn messages_arrive_in_order_with_all_they_carry() {
     let sent: Vec<Uuid> = (0..2000).map(|number| link.publish(command("", &inbox, number))).collect();
     for outbox in sent {
         assert!(
-            matches!(link.next().await, Published::Confirmed(confirmed) if confirmed == outbox),
+            matches!(link.next().await, Published::Confirmed { outbox: confirmed, .. } if confirmed == outbox),
             "in the order of sending"
         );
     }
@@ -68,7 +69,7 @@ async fn a_message_that_no_queue_takes_comes_back_by_its_id_under_load() {
                 assert_eq!(message.body, number.to_string().as_bytes());
                 assert_eq!(text, "312 NO_ROUTE");
             }
-            Published::Confirmed(_) if !lost(number) => {}
+            Published::Confirmed { .. } if !lost(number) => {}
             other => panic!("{number}: {other:?}"),
         }
     }
@@ -102,7 +103,7 @@ async fn a_missing_exchange_in_the_middle_concerns_its_own_messages_only() {
             (Published::Returned { text, .. }, Some(exchange)) => {
                 assert_eq!(*text, format!("NOT_FOUND - no exchange '{exchange}' in vhost '/'"));
             }
-            (Published::Confirmed(_), None) => {}
+            (Published::Confirmed { .. }, None) => {}
             (other, _) => panic!("{number}: {other:?}"),
         }
     }
@@ -150,7 +151,7 @@ async fn a_message_that_the_broker_will_not_have_is_found_without_its_name() {
     assert!(returned(3).contains("invalid expiration 'soon'"), "{}", returned(3));
     assert_eq!(returned(4), "the routing key has 256 bytes, AMQP allows 255");
     for at in [0, 2, 5] {
-        assert!(matches!(outcomes[&sent[at]], Published::Confirmed(_)));
+        assert!(matches!(outcomes[&sent[at]], Published::Confirmed { .. }));
     }
     link.stop().await;
 }
@@ -170,7 +171,7 @@ async fn a_full_queue_refuses_what_is_too_much() {
     let sent: Vec<Uuid> = (0..50).map(|number| link.publish(command("", &full, number))).collect();
     let outcomes = outcomes(&mut link, sent.len()).await;
     let refused = outcomes.values().filter(|outcome| matches!(outcome, Published::Refused { .. })).count();
-    let confirmed = outcomes.values().filter(|outcome| matches!(outcome, Published::Confirmed(_))).count();
+    let confirmed = outcomes.values().filter(|outcome| matches!(outcome, Published::Confirmed { .. })).count();
     assert_eq!(refused + confirmed, 50);
     let client = scope.client().await;
     assert_eq!(client.waiting(&full).await, Some(u32::try_from(confirmed).expect("few")));
@@ -200,7 +201,7 @@ async fn who_waits_without_an_outbox_row_is_told_of_success_only() {
     client.wait_for(&inbox, 1).await;
     assert_eq!(link.publisher.in_hand(), 0);
     link.publish(command("", &inbox, 4));
-    assert!(matches!(link.next().await, Published::Confirmed(_)));
+    assert!(matches!(link.next().await, Published::Confirmed { .. }));
     link.stop().await;
 }
 

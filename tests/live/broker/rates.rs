@@ -30,7 +30,7 @@ async fn publishing_and_consuming_go_in_bulk() {
             link.publish(message);
         }
         for _ in 0..COUNT {
-            assert!(matches!(link.next().await, Published::Confirmed(_)));
+            assert!(matches!(link.next().await, Published::Confirmed { .. }));
         }
         let published = COUNT as f64 / began.elapsed().as_secs_f64();
         link.stop().await;

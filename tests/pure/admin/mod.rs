@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use sagad::admin::{Access, Api, Server, router};
 use sagad::broker::message::Outgoing;
+use sagad::broker::names::Names;
 use sagad::broker::publisher;
 use sagad::config::Config;
 use sagad::core::id::SagaId;
@@ -77,6 +78,7 @@ impl Rig {
             store: shelf.clone(),
             intake: Intake::new(items, publisher, ended.clone()),
             health: health.clone(),
+            names: Names::new("sagad"),
             definitions: Arc::new(Definitions::new(folder.path().to_owned(), shelf.clone())),
             metrics: Metrics::install().unwrap(),
             max_body: config.http.max_body,
