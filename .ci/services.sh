@@ -90,6 +90,12 @@ need_postgres() {
     if ! have initdb; then install "Postgres" postgresql; fi
 }
 
+# For the samples in Python and JavaScript; their packages come from PyPI and npm, into the target folder.
+need_sample_languages() {
+    if ! python3 -m pip --version >/dev/null 2>&1; then install "pip, for the sample in Python" python3-pip; fi
+    if ! have npm; then install "npm, for the sample in JavaScript" npm; fi
+}
+
 # free_port FROM prints the first port from FROM on that nobody listens on.
 free_port() {
     local port=$1

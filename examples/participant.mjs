@@ -1,6 +1,6 @@
 // The queue `payments` of the shipped orders, in JavaScript. npm install amqplib; node examples/participant.mjs [AMQP_URL]
 import amqp from "amqplib";
-import { DatabaseSync } from "node:sqlite"; // Node 22.5 or later
+import { DatabaseSync } from "node:sqlite"; // Node 22.13 or later
 
 const db = new DatabaseSync("payments.db");
 db.exec("CREATE TABLE IF NOT EXISTS answered (idempotency_key TEXT PRIMARY KEY, outcome TEXT, body TEXT)");
@@ -21,16 +21,24 @@ const commands = {
   },
 };
 
-function handle(routingKey, saga, key, body) {
+function handle(routingKey, headers, content) {
+  const body = JSON.parse(content);
+  const { "saga-id": saga, "idempotency-key": key } = headers;
   db.exec("BEGIN IMMEDIATE"); // the effect and the memory of it: both or neither
-  let answer = db.prepare("SELECT outcome, body FROM answered WHERE idempotency_key = ?").get(key);
-  if (!answer) {
-    const [outcome, reply] = commands[routingKey](saga, body);
-    answer = { outcome, body: JSON.stringify(reply) };
-    db.prepare("INSERT INTO answered VALUES (?, ?, ?)").run(key, answer.outcome, answer.body);
+  try {
+    let answer = db.prepare("SELECT outcome, body FROM answered WHERE idempotency_key = ?").get(key);
+    if (!answer) {
+      const [outcome, reply] = commands[routingKey](saga, body);
+      answer = { outcome, body: JSON.stringify(reply) };
+      db.prepare("INSERT INTO answered VALUES (?, ?, ?)").run(key, answer.outcome, answer.body);
+    }
+    db.exec("COMMIT");
+    console.log(routingKey, saga, answer.outcome, answer.body);
+    return answer;
+  } catch (error) {
+    db.exec("ROLLBACK");
+    throw error;
   }
-  db.exec("COMMIT");
-  return answer;
 }
 
 const connection = await amqp.connect(process.argv[2] ?? "amqp://guest:guest@127.0.0.1:5672/%2f");
@@ -38,9 +46,13 @@ const channel = await connection.createConfirmChannel();
 await channel.prefetch(16);
 await channel.consume("payments", async (message) => {
   const { headers, replyTo, correlationId } = message.properties;
-  const { routingKey } = message.fields;
-  const answer = handle(routingKey, headers["saga-id"], headers["idempotency-key"], JSON.parse(message.content));
-  console.log(routingKey, headers["saga-id"], answer.outcome, answer.body);
+  let answer;
+  try {
+    answer = handle(message.fields.routingKey, headers, message.content);
+  } catch (error) {
+    console.log(message.fields.routingKey, "rejected:", error.message);
+    return channel.nack(message, false, false); // no command, or a broken one: sagad learns of it
+  }
   const properties = { correlationId, persistent: true, headers: { "saga-outcome": answer.outcome } };
   channel.sendToQueue(replyTo, Buffer.from(answer.body), properties);
   await channel.waitForConfirms();

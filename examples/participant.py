@@ -26,19 +26,30 @@ def refund(saga, body):
     return "success", {}
 
 
-def on_command(channel, method, properties, body):
-    key, saga = properties.headers["idempotency-key"], properties.headers["saga-id"]
+def handle(routing_key, headers, body):
+    key, saga, body = headers["idempotency-key"], headers["saga-id"], json.loads(body)
+    do = {"payment.charge": charge, "payment.refund": refund}[routing_key]
     db.execute("BEGIN IMMEDIATE")  # the effect and the memory of it: both or neither
     answer = db.execute("SELECT outcome, body FROM answered WHERE idempotency_key = ?", (key,)).fetchone()
     if answer is None:
-        do = {"payment.charge": charge, "payment.refund": refund}[method.routing_key]
-        outcome, reply = do(saga, json.loads(body))
+        outcome, reply = do(saga, body)
         answer = (outcome, json.dumps(reply))
         db.execute("INSERT INTO answered VALUES (?, ?, ?)", (key, *answer))
     db.execute("COMMIT")
-    print(method.routing_key, saga, *answer)
-    channel.basic_publish("", properties.reply_to, answer[1], pika.BasicProperties(
-        correlation_id=properties.correlation_id, delivery_mode=2, headers={"saga-outcome": answer[0]}))
+    print(routing_key, saga, *answer)
+    return answer
+
+
+def on_command(channel, method, properties, body):
+    try:
+        outcome, reply = handle(method.routing_key, properties.headers, body)
+    except (KeyError, TypeError, ValueError) as error:  # no command, and it never will be: sagad learns of it
+        db.rollback()
+        print(method.routing_key, "rejected:", repr(error))
+        channel.basic_reject(method.delivery_tag, requeue=False)
+        return
+    channel.basic_publish("", properties.reply_to, reply, pika.BasicProperties(
+        correlation_id=properties.correlation_id, delivery_mode=2, headers={"saga-outcome": outcome}))
     channel.basic_ack(method.delivery_tag)  # last, so that a crash before it means a redelivery
 
 

@@ -13,6 +13,7 @@ pub mod admin;
 pub mod bench;
 pub mod broker;
 pub mod config;
+pub mod conformance;
 pub mod core;
 pub mod daemon;
 pub mod definitions;

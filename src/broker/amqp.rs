@@ -16,6 +16,7 @@
 //! connection, as a broker that runs out of memory or disk stops reading from whoever publishes, acknowledgements and all.
 
 mod acks;
+pub mod caller;
 mod clean;
 mod connect;
 mod consume;

@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod config;
+mod conformance;
 mod graph;
 mod schema;
 mod serve;
@@ -24,13 +25,14 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 the daemon can't be reached.";
+Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 the daemon, or the broker, can't be reached.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     Bench(bench::Bench),
     Check(check::Check),
     Config(config::Show),
+    Conformance(conformance::Conformance),
     Graph(graph::Graph),
     Migrate(serve::Migrate),
     Schema(schema::Schema),
@@ -63,6 +65,9 @@ pub(crate) enum Failure {
     /// It did not work.
     #[error("{0}")]
     Failed(String),
+    /// What it needs is not there.
+    #[error("{0}")]
+    Unreachable(String),
     /// It did not work, and has said so.
     #[error("it failed")]
     Reported,
@@ -73,6 +78,7 @@ impl Failure {
         match self {
             Failure::Failed(_) | Failure::Reported => ExitCode::from(1),
             Failure::Config(_) | Failure::Misconfigured(_) => ExitCode::from(2),
+            Failure::Unreachable(_) => ExitCode::from(3),
         }
     }
 }
@@ -84,6 +90,7 @@ impl Cli {
             Command::Bench(bench) => bench.run(),
             Command::Check(check) => check.run(),
             Command::Config(show) => show.run(),
+            Command::Conformance(conformance) => conformance.run(),
             Command::Graph(graph) => graph.run(),
             Command::Migrate(migrate) => migrate.run(),
             Command::Schema(schema) => schema.run(),

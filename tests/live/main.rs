@@ -2,9 +2,11 @@
 
 mod bench;
 mod broker;
+mod conformance;
 mod crash;
 mod daemon;
 mod http;
+mod packages;
 mod participants;
 mod postgres;
 #[allow(unreachable_pub, reason = "it is written as if it were a crate of its own")]
