@@ -10,6 +10,7 @@ mod answers;
 mod body;
 mod command;
 mod graph;
+mod input;
 mod kind;
 mod name;
 pub mod places;
@@ -160,10 +161,9 @@ impl<'t> Reader<'t> {
     /// Puts the steps in their places and checks what their templates read.
     fn arranged(&mut self, drafts: Vec<Draft>, input: Option<&Schema>) -> Option<Vec<Step>> {
         let names: Vec<Arc<str>> = drafts.iter().map(|draft| Arc::clone(&draft.name)).collect();
-        let many: Vec<bool> = drafts.iter().map(|draft| draft.many).collect();
         let mut graph = Graph::new(self, &names, drafts.iter().map(|draft| &draft.after));
         let input = input.map(|schema| &schema.source);
-        self.check_uses(&Known { input, names: &names, many: &many, graph: &graph });
+        self.check_uses(&Known { input, steps: &drafts, graph: &graph });
         let steps = drafts.into_iter().enumerate().map(|(at, draft)| {
             let Draft { name, when, delay, optional, pivot, foreach, execute, compensate, many: _, after: _ } = draft;
             let (after, later) = (graph.take_after(at), graph.take_later(at));

@@ -76,6 +76,8 @@ pub struct Reference {
     pub path: Vec<String>,
     /// Where: bytes of the template's source.
     pub span: Range<usize>,
+    /// The operator next to it that wants a number.
+    pub operator: Option<&'static str>,
 }
 
 /// Why a template can't be compiled or rendered.

@@ -8,7 +8,7 @@ use toml::de::DeValue;
 
 use super::name::MAX_NAME;
 use super::reader::{Field, Reader, Value};
-use super::references::{Site, Use};
+use super::references::{Site, Use, Wanted};
 use crate::core::template::{Body, Expression, Reference, Template, TemplateError};
 
 /// sagad's own headers, which a definition can't set.
@@ -143,6 +143,7 @@ impl<'t> Reader<'t> {
                     site,
                     path: reference.path.clone(),
                     span: inside(self.text, &span, text, &reference.span),
+                    wanted: reference.operator.map_or(Wanted::Any, Wanted::Number),
                 });
                 self.uses.extend(uses);
                 Some(template)

@@ -8,7 +8,7 @@ use super::answers::Answers;
 use super::kind::Kind;
 use super::reader::{Field, Reader, Table};
 use super::references::Site;
-use super::timing::{COMPENSATION_ATTEMPTS, RETRY, RetryTable, TIMEOUT};
+use super::timing::{COMPENSATION_ATTEMPTS, LONGEST_EXPIRY, RETRY, RetryTable, TIMEOUT};
 use crate::core::definition::{Command, Compensate, CompensateOn, Execute, Priority, Request, Retry, Undo};
 use crate::core::id::StepIx;
 use crate::core::template::is_template;
@@ -102,13 +102,19 @@ impl<'t> Reader<'t> {
         mold: Mold<'_>,
     ) -> Option<Command> {
         let Mold { defaults, site, answers, retry, expires } = mold;
-        let timeout = table.take("timeout").and_then(|field| self.duration(&field));
+        let timeout_field = table.take("timeout");
+        let timeout = timeout_field.as_ref().and_then(|field| self.duration(field)).or(defaults.timeout);
+        let timeout = timeout.unwrap_or(TIMEOUT);
+        if expires && timeout > LONGEST_EXPIRY {
+            let span = timeout_field.map_or(table.span.clone(), |field| field.value.span());
+            let message = "a command can't expire after more than 49 days: the broker counts no further";
+            self.error("invalid-duration", span, message, "choose a shorter `timeout`, or add `expires = false`");
+        }
         let retry = self.own_retry(table, retry);
         let priority = table.take("priority").and_then(|field| self.priority(&field, site));
         let body = table.take("body").and_then(|field| self.body(field.value, site));
         let headers = table.take("headers").map(|field| self.headers(&field, site)).unwrap_or_default();
         let reply = self.reply(table, answers);
-        let timeout = timeout.or(defaults.timeout).unwrap_or(TIMEOUT);
         let (exchange, routing_key) = (exchange?, routing_key?);
         Some(Command { exchange, routing_key, body, headers, timeout, retry, priority, expires, reply })
     }

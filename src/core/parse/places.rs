@@ -30,6 +30,17 @@ impl<'t> Places<'t> {
         (0..=path.len()).rev().find_map(|length| self.value(&path[..length])).map_or(0..0, Spanned::span)
     }
 
+    /// The bytes of the key at `path`, where the last part of it is one; else of the value.
+    pub fn key(&self, path: &[Key]) -> Range<usize> {
+        let Some((Key::Name(name), table)) = path.split_last() else { return self.find(path) };
+        let table = match table {
+            [] => self.0.as_ref().map(Spanned::get_ref),
+            table => self.value(table).and_then(|table| table.get_ref().as_table()),
+        };
+        let key = table.and_then(|table| table.get_key_value(*name));
+        key.map_or_else(|| self.find(path), |(key, _)| key.span())
+    }
+
     /// Whether there is anything at `path`.
     pub fn has(&self, path: &[Key]) -> bool {
         self.value(path).is_some()

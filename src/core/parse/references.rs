@@ -1,12 +1,13 @@
 //! Whether templates read only what is there when they are rendered.
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use serde_json::{Map, Value as Json};
+use serde_json::Value as Json;
 
 use super::graph::Graph;
 use super::reader::Reader;
+use super::step::Draft;
+use crate::core::definition::Execute;
 use crate::core::diagnostic::nearest;
 use crate::core::id::StepIx;
 
@@ -15,6 +16,17 @@ pub(super) struct Use {
     pub(super) site: Site,
     pub(super) path: Vec<String>,
     pub(super) span: Range<usize>,
+    pub(super) wanted: Wanted,
+}
+
+/// What a value has to be for what is done with it.
+#[derive(Clone, Copy)]
+pub(super) enum Wanted {
+    Any,
+    /// For this operator.
+    Number(&'static str),
+    /// To be gone through.
+    List,
 }
 
 /// Where a template is: what it can read depends on it.
@@ -38,77 +50,37 @@ pub(super) enum Site {
 pub(super) struct Known<'d> {
     /// The schema of the input.
     pub(super) input: Option<&'d Json>,
-    /// The names of the steps.
-    pub(super) names: &'d [Arc<str>],
-    /// Which of them have a `foreach`.
-    pub(super) many: &'d [bool],
+    /// The steps.
+    pub(super) steps: &'d [Draft],
     /// Their order.
     pub(super) graph: &'d Graph,
-}
-
-/// Keywords of a schema whose properties may be said somewhere else, too.
-const ELSEWHERE: [&str; 8] =
-    ["$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "patternProperties", "dependentSchemas"];
-
-fn required(schema: &Map<String, Json>, name: &str) -> bool {
-    let required = schema.get("required").and_then(Json::as_array);
-    required.is_some_and(|names| names.iter().any(|required| required == name))
 }
 
 impl Reader<'_> {
     /// Checks every use against what there is where it is.
     pub(super) fn check_uses(&mut self, known: &Known<'_>) {
-        for Use { site, path, span } in std::mem::take(&mut self.uses) {
+        for Use { site, path, span, wanted } in std::mem::take(&mut self.uses) {
             let root = path.first().map_or("", String::as_str);
             if let Some((message, help)) = out_of_scope(root, site, known) {
                 self.error("out-of-scope", span, message, help);
                 continue;
             }
             match root {
-                "input" => self.check_input(known.input, &path, span),
+                "input" => self.check_input(known.input, &path, span, wanted),
                 "steps" => self.check_step(site, &path, span, known),
                 _ => {}
             }
         }
     }
 
-    /// Follows a path through the schema, as far as that says plainly what there is.
-    fn check_input(&mut self, schema: Option<&Json>, path: &[String], span: Range<usize>) {
-        let mut schema = schema;
-        for (at, name) in path.iter().enumerate().skip(1) {
-            let Some(here) = schema.and_then(Json::as_object) else { return };
-            if ELSEWHERE.iter().any(|keyword| here.contains_key(*keyword)) {
-                return;
-            }
-            let Some(properties) = here.get("properties").and_then(Json::as_object) else {
-                // An element of an array; anything else may have any property.
-                schema = here.get("items").filter(|_| name.parse::<usize>().is_ok());
-                continue;
-            };
-            schema = properties.get(name);
-            if schema.is_some() || required(here, name) {
-                continue;
-            }
-            let near = nearest(name, properties.keys().map(String::as_str));
-            if near.is_none() && here.get("additionalProperties") != Some(&Json::Bool(false)) {
-                return;
-            }
-            let message = format!("the schema of the input has no `{}`", path[1..=at].join("."));
-            let help = match near {
-                Some(near) => format!("did you mean `{near}`? Or add `{name}` to its `properties`"),
-                None => format!("add `{name}` to its `properties`"),
-            };
-            return self.warning("unknown-input", span, message, help);
-        }
-    }
-
     fn check_step(&mut self, site: Site, path: &[String], span: Range<usize>, known: &Known<'_>) {
         let name = path.get(1).map_or("", String::as_str);
-        let Known { names, graph, .. } = *known;
-        let Some(read) = names.iter().position(|step| **step == *name) else {
-            let help = match nearest(name, names.iter().map(|step| &**step)) {
+        let Known { steps, graph, .. } = *known;
+        let Some(read) = steps.iter().position(|step| *step.name == *name) else {
+            let names = || steps.iter().map(|step| &*step.name);
+            let help = match nearest(name, names()) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => format!("the steps are {}", names.join(", ")),
+                None => format!("the steps are {}", names().collect::<Vec<_>>().join(", ")),
             };
             return self.error("unknown-step", span, format!("there is no step `{name}`"), help);
         };
@@ -118,7 +90,7 @@ impl Reader<'_> {
             Site::Output | Site::Start | Site::Message => (None, false),
         };
         if let Some(reader) = reader.filter(|&reader| reader != read && !graph.runs_before(read, reader)) {
-            let own = &names[reader];
+            let own = &steps[reader].name;
             let message = format!("the step `{name}` does not run before `{own}`");
             let help = match graph.runs_before(reader, read) {
                 true => format!("`{name}` runs after `{own}`: read only steps that run before"),
@@ -131,7 +103,7 @@ impl Reader<'_> {
             return self.error("self-reference", span, message, "read it in a later step or in its `compensate`");
         }
         let wanted = path.get(2).map_or("", String::as_str);
-        match (wanted, known.many[read]) {
+        match (wanted, steps[read].many) {
             // In the undo of an element: its own reply.
             ("reply", true) if reader != Some(read) => {
                 let message = format!("`{name}` runs once for each element, so it has no one reply");
@@ -142,9 +114,41 @@ impl Reader<'_> {
                 let message = format!("`{name}` has one reply: it has no `foreach`");
                 self.error("one-or-many", span, message, "write `reply`");
             }
+            ("reply" | "replies", _) => match steps[read].execute {
+                Some(Execute::Publish(_) | Execute::Sleep(_)) => {
+                    let message = format!("nobody answers `{name}`: its reply is always null");
+                    self.warning("no-reply", span, message, "read the reply of another step, or remove this");
+                }
+                _ if in_compensation => self.check_undo(&steps[read], reader.map(|reader| &steps[reader]), span),
+                _ => {}
+            },
             _ => {}
         }
     }
+
+    /// That an undo passes on the reply of another step, which may not have any.
+    fn check_undo(&mut self, read: &Draft, reader: Option<&Draft>, span: Range<usize>) {
+        let Some(reader) = reader.filter(|reader| reader.name != read.name && is_alone(self.text, &span)) else {
+            return;
+        };
+        let name = &read.name;
+        let why = match &read.when {
+            // Either both ran or neither.
+            Some(when) if reader.when.as_ref().is_none_or(|own| own.source() != when.source()) => "may be skipped",
+            _ if read.optional => "may have failed",
+            _ => return,
+        };
+        let message = format!("`{name}` {why}: then this is null in the undo of `{}`", reader.name);
+        let expression = &self.text[span.clone()];
+        let help = format!("say what it is then: `{{{{ {expression} or 'none' }}}}`; or read `input`");
+        self.warning("reply-may-be-null", span, message, help);
+    }
+}
+
+/// Whether what stands there is all that its `{{ … }}` has.
+pub(super) fn is_alone(text: &str, span: &Range<usize>) -> bool {
+    let (before, after) = (text[..span.start].trim_end(), text[span.end..].trim_start());
+    (before.ends_with("{{") || before.ends_with("{{-")) && (after.starts_with("}}") || after.starts_with("-}}"))
 }
 
 /// Why a name is not there at `site`, if it is not, and what to do.
@@ -163,8 +167,8 @@ fn out_of_scope(root: &str, site: Site, known: &Known<'_>) -> Option<(String, &'
             let message = "there is an `error` only in compensations".to_owned();
             Some((message, "use it in a `compensate`, or remove it"))
         }
-        ("item" | "index", Site::Execute(step) | Site::Compensate(step)) if known.many[step] => None,
-        ("item" | "index", Site::Before(step)) if known.many[step] => {
+        ("item" | "index", Site::Execute(step) | Site::Compensate(step)) if known.steps[step].many => None,
+        ("item" | "index", Site::Before(step)) if known.steps[step].many => {
             let help = "leave elements out in `foreach` itself: \"{{ input.items | selectattr('wanted') }}\"";
             Some((format!("`{root}` is not there yet: this is read once, before the list is gone through"), help))
         }

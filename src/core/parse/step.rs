@@ -10,7 +10,7 @@ use super::command::Defaults;
 use super::graph::After;
 use super::kind::Kind;
 use super::reader::{Field, Reader, Table};
-use super::references::Site;
+use super::references::{Site, Wanted, is_alone};
 use crate::core::definition::{Compensate, Execute, Foreach};
 use crate::core::id::StepIx;
 use crate::core::template::{Expression, is_template};
@@ -100,8 +100,14 @@ impl<'t> Reader<'t> {
         }
         let parallel = max_parallel.and_then(|field| self.integer(&field, 1, MOST_PARALLEL)).unwrap_or(PARALLEL);
         let field = field?;
+        let known = self.uses.len();
         let elements = self.template(&field, site)?;
         let text = field.value.get_ref().as_str().unwrap_or_default();
+        if let [only] = &mut self.uses[known..]
+            && is_alone(self.text, &only.span)
+        {
+            only.wanted = Wanted::List;
+        }
         if !is_template(text) || !elements.is_whole() {
             let help = "write one whole expression that yields a list: `foreach = \"{{ input.items }}\"`";
             self.invalid(&field, "this is text, no list", help);

@@ -7,6 +7,8 @@ use crate::core::definition::Retry;
 
 /// Longer than any saga should take, short enough that no sum of times overflows.
 const LONGEST: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
+/// RabbitMQ counts the time of a message in milliseconds, in 32 bits; it closes the channel on more.
+pub(super) const LONGEST_EXPIRY: Duration = Duration::from_millis(u32::MAX as u64);
 /// The precision of sagad's clock.
 const SHORTEST: Duration = Duration::from_millis(1);
 /// More attempts than this are a loop.

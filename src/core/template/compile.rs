@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, ForLoop, IfCond, Stmt};
+use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, ForLoop, IfCond, Stmt, UnaryOpKind};
 use minijinja::machinery::{Span, parse, parse_expr};
 use minijinja::syntax::SyntaxConfig;
 
@@ -151,7 +151,7 @@ impl Plain {
         let Some((root, start, segments)) = chain(expr) else { return Ok(None) };
         let span = start as usize..expr.span().end_offset as usize;
         let path = Path::new(root, segments).map_err(|error| error.at(span.clone()))?;
-        self.references.push(Reference { path: path.words(), span });
+        self.references.push(Reference { path: path.words(), span, operator: None });
         Ok(Some(path))
     }
 }
@@ -267,9 +267,10 @@ impl Compiler {
             Expr::Var(_) | Expr::Const(_) => Ok(()),
             Expr::GetAttr(attr) => self.check(&attr.expr),
             Expr::GetItem(item) => self.all([&item.expr, &item.subscript_expr]),
-            Expr::UnaryOp(op) => self.check(&op.expr),
+            Expr::UnaryOp(op) => self.operand(&op.expr, matches!(op.op, UnaryOpKind::Neg).then_some("-")),
             Expr::BinOp(op) => {
-                self.all([&op.left, &op.right])?;
+                self.operand(&op.left, operator(&op.op, &op.right))?;
+                self.operand(&op.right, operator(&op.op, &op.left))?;
                 // MiniJinja calculates with constants while it compiles, without our bounds.
                 let constant = op.left.as_const().zip(op.right.as_const());
                 let grows = constant.is_some_and(|(left, right)| left.len().or(right.len()).is_some());
@@ -330,6 +331,16 @@ impl Compiler {
         }
     }
 
+    /// `operator`: the one that wants it to be a number.
+    fn operand(&mut self, expr: &Expr<'static>, operator: Option<&'static str>) -> Result<(), TemplateError> {
+        let known = self.references.len();
+        self.check(expr)?;
+        if let (Some(reference), Some(_)) = (self.references.get_mut(known), chain(expr)) {
+            reference.operator = operator;
+        }
+        Ok(())
+    }
+
     fn all<'e>(&mut self, exprs: impl IntoIterator<Item = &'e Expr<'static>>) -> Result<(), TemplateError> {
         exprs.into_iter().try_for_each(|expr| self.check(expr))
     }
@@ -348,8 +359,30 @@ impl Compiler {
         }
         let path = if ROOTS.contains(&root) { Path::new(root, segments) } else { Err(unknown_root(root)) };
         let path = path.map_err(|error| error.at(span.clone()))?;
-        self.references.push(Reference { path: path.words(), span });
+        self.references.push(Reference { path: path.words(), span, operator: None });
         Ok(())
+    }
+}
+
+/// How `op` is written, if it wants numbers beside `other`: texts can be joined and compared, too.
+fn operator(op: &BinOpKind, other: &Expr<'_>) -> Option<&'static str> {
+    let beside_number = || match other {
+        Expr::BinOp(op) => matches!(operator(&op.op, &op.left), Some("-" | "*" | "/" | "//" | "%" | "**")),
+        other => other.as_const().is_some_and(|constant| constant.is_number()),
+    };
+    match op {
+        BinOpKind::Sub => Some("-"),
+        BinOpKind::Mul => Some("*"),
+        BinOpKind::Div => Some("/"),
+        BinOpKind::FloorDiv => Some("//"),
+        BinOpKind::Rem => Some("%"),
+        BinOpKind::Pow => Some("**"),
+        BinOpKind::Add => beside_number().then_some("+"),
+        BinOpKind::Lt => beside_number().then_some("<"),
+        BinOpKind::Lte => beside_number().then_some("<="),
+        BinOpKind::Gt => beside_number().then_some(">"),
+        BinOpKind::Gte => beside_number().then_some(">="),
+        _ => None,
     }
 }
 
