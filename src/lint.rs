@@ -1,65 +1,65 @@
 //! What is allowed in a definition but probably not meant.
 
+mod events;
+pub mod family;
+mod times;
+mod undo;
+
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::core::definition::{Command, Definition, Execute, Step};
+use crate::core::definition::{Definition, Execute};
 use crate::core::diagnostic::{Diagnostic, Severity};
 use crate::core::id::StepIx;
-use crate::core::parse::places::{Key, Places};
+use crate::core::parse::places::Places;
 
 /// Warnings about a definition; `text` is the file that it was read from.
 pub fn warnings(definition: &Definition, text: &str) -> Vec<Diagnostic> {
     let places = Places::new(text);
-    let of_step = |(at, step): (StepIx, &Step)| {
-        let late = definition.timeout.and_then(|deadline| late_retry(step, at, deadline, &places));
-        forgotten_undo(definition, at, &places).into_iter().chain(late)
-    };
-    definition.steps.iter().enumerate().flat_map(of_step).collect()
+    let mut found = undo::warnings(definition, &places);
+    found.extend(times::warnings(definition, &places));
+    found.extend(events::warnings(definition, &places));
+    found
 }
 
-fn warning(code: &'static str, span: Range<usize>, message: String, help: &str) -> Diagnostic {
-    Diagnostic { severity: Severity::Warning, code, span, message, help: help.to_owned() }
+fn warning(code: &'static str, span: Range<usize>, message: String, help: impl Into<String>) -> Diagnostic {
+    Diagnostic { severity: Severity::Warning, code, span, message, help: help.into() }
 }
 
-/// A step that stays done when a later one fails, without a word that this is meant.
-fn forgotten_undo(definition: &Definition, at: StepIx, places: &Places<'_>) -> Option<Diagnostic> {
-    // A child saga is undone without a word, and there is nothing to undo about having waited.
-    let stays = matches!(definition.steps[at].execute, Execute::Command(_) | Execute::Publish(_));
-    if !stays || places.has(&[Key::Step(at), Key::Name("compensate")]) {
+/// The steps that begin only once a point of no return is behind the saga: nothing is undone then, and there is no deadline. A pivot
+/// that may be skipped, or fail without stopping the saga, promises nothing.
+fn past_pivots(definition: &Definition) -> Vec<bool> {
+    let mut past = vec![false; definition.steps.len()];
+    for pivot in definition.steps.iter().filter(|step| step.pivot && step.when.is_none() && !step.optional) {
+        pivot.later.iter().for_each(|&later| past[later] = true);
+    }
+    past
+}
+
+/// The first step that can fail when `at` has been done, so that `at` has to be undone.
+fn fails_after(definition: &Definition, at: StepIx) -> Option<StepIx> {
+    let past = past_pivots(definition);
+    if past[at] || definition.steps[at].pivot {
         return None;
     }
-    // Whatever does not end before it can fail after it.
-    let mut others = definition.steps.iter().enumerate().filter(|(other, _)| *other != at);
-    let (_, failing) = others.find(|(_, other)| !other.optional && !other.later.contains(&at))?;
-    let message = format!("if `{}` fails, what `{}` did stays done", failing.name, definition.steps[at].name);
-    let help = "add a `compensate`; or `compensate = false` if there is nothing to undo";
-    Some(warning("no-compensation", places.find(&[Key::Step(at), Key::Name("name")]), message, help))
+    let mut others = definition.steps.iter().enumerate();
+    let fails = others.find(|&(other, step)| {
+        // Whatever does not end before it can fail after it.
+        other != at
+            && !step.optional
+            && !past[other]
+            && step.later.binary_search(&at).is_err()
+            && can_fail(definition, &step.execute)
+    });
+    fails.map(|(other, _)| other)
 }
 
-/// Attempts that the saga's deadline comes before.
-fn late_retry(step: &Step, at: StepIx, deadline: Duration, places: &Places<'_>) -> Option<Diagnostic> {
-    let longest = step.delay.saturating_add(step.command().map_or(Duration::ZERO, budget));
-    if longest <= deadline {
-        return None;
+fn can_fail(definition: &Definition, execute: &Execute) -> bool {
+    match execute {
+        Execute::Command(_) | Execute::Saga(_) => true,
+        Execute::Wait(wait) => wait.timeout.or(definition.timeout).is_some(),
+        Execute::Publish(_) | Execute::Sleep(_) => false,
     }
-    let name = &step.name;
-    let (longest, deadline) = (shown(longest), shown(deadline));
-    let message = format!("all attempts of `{name}` take up to {longest}, but the saga's deadline is after {deadline}");
-    let help = "allow fewer attempts or shorter ones, or raise the `timeout` of the saga";
-    Some(warning("retry-budget", places.find(&[Key::Step(at), Key::Name("name")]), message, help))
-}
-
-/// How long all attempts take if each times out, without jitter.
-fn budget(command: &Command) -> Duration {
-    let retry = &command.retry;
-    let mut total = command.timeout;
-    let mut wait = retry.initial;
-    for _ in 1..retry.attempts {
-        total = total.saturating_add(wait).saturating_add(command.timeout);
-        wait = Duration::try_from_secs_f64(wait.as_secs_f64() * retry.factor).unwrap_or(retry.max).min(retry.max);
-    }
-    total
 }
 
 fn shown(duration: Duration) -> humantime::FormattedDuration {

@@ -17,23 +17,16 @@ pub fn warnings(definition: &Definition, text: &str, plan: &TopologyPlan) -> Vec
     // The saga's own priority is for every execute that has none of its own: it is in vain if none of their queues heeds it.
     let mut inherited = Heeded::default();
     for (at, step) in definition.steps.iter().enumerate() {
-        if let Some(command) = step.command() {
+        let own: &[Key] = &[Key::Step(at)];
+        let probe: &[Key] = &[Key::Step(at), Key::Name("probe")];
+        let undo: &[Key] = &[Key::Step(at), Key::Name("compensate")];
+        for (command, table) in [(step.command(), own), (step.probe_command(), probe), (step.undo_command(), undo)] {
+            let Some(command) = command else { continue };
             let receivers = plan.receivers(&command.exchange, &command.routing_key);
-            check(&mut warnings, &places, &[Key::Step(at)], step, command, receivers.as_deref());
-            if command.priority.is_none() {
+            check(&mut warnings, &places, table, step, command, receivers.as_deref());
+            if command.priority.is_none() && table.len() == own.len() {
                 inherited.add(receivers.as_deref());
             }
-        }
-        if let Some(command) = step.undo_command() {
-            let receivers = plan.receivers(&command.exchange, &command.routing_key);
-            check(
-                &mut warnings,
-                &places,
-                &[Key::Step(at), Key::Name("compensate")],
-                step,
-                command,
-                receivers.as_deref(),
-            );
         }
     }
     if inherited.in_vain && !inherited.anywhere && !matches!(definition.priority, Priority::Fixed(0)) {

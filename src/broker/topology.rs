@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 pub use conflict::Conflict;
-pub use routes::topic_takes;
+pub use routes::{topic_takes, topics_meet};
 
 use crate::broker::message::Inbox;
 use crate::broker::names::Names;

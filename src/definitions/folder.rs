@@ -12,6 +12,7 @@ use crate::core::definition::Definition;
 use crate::core::diagnostic::{Diagnostic, Severity, nearest};
 use crate::core::parse::parse;
 use crate::core::parse::places::{Key, Places};
+use crate::lint::family;
 use crate::store::Source;
 use crate::{lint, routing};
 
@@ -58,8 +59,8 @@ impl Folder {
     }
 }
 
-/// Reads definitions: each path is a file or a folder, of which every `*.toml` below it but `*.test.toml` is read. With a
-/// `topology`, they are also held against it.
+/// Reads definitions: each path is a file or a folder, of which every `*.toml` below it but `*.test.toml` is read. They are held
+/// against each other and, with a `topology`, against that.
 pub fn read(paths: &[PathBuf], topology: Option<&TopologyPlan>) -> Folder {
     let mut folder = Folder::default();
     let mut found = BTreeSet::new();
@@ -77,10 +78,25 @@ pub fn read(paths: &[PathBuf], topology: Option<&TopologyPlan>) -> Folder {
             Err(why) => folder.files.push(unreadable(&path, &why, "let sagad read it, or remove it")),
         }
     }
+    // Of files alone, nobody knows what else is in their folder.
+    folder.hold_against_each_other(&first_of, paths.iter().all(|path| path.is_dir()));
     folder
 }
 
 impl Folder {
+    fn hold_against_each_other(&mut self, path_of: &BTreeMap<String, PathBuf>, whole: bool) {
+        let names: BTreeSet<&str> = path_of.keys().map(String::as_str).collect();
+        let each = self.definitions.iter();
+        let family = each.map(|(name, (definition, source))| (&**name, (definition, &*source.toml))).collect();
+        for (name, path) in path_of {
+            let problems = family::problems(name, &family, whole.then_some(&names));
+            if let Some(file) = self.files.iter_mut().find(|file| file.path == *path) {
+                file.diagnostics.extend(problems);
+                file.diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
+            }
+        }
+    }
+
     /// `first_of`: which file has which name so far.
     fn add(
         &mut self,

@@ -10,6 +10,7 @@ mod graph;
 mod invariants;
 mod kinds;
 mod play;
+mod problems;
 mod reload;
 mod rules;
 mod schema;

@@ -88,6 +88,26 @@ pub fn topic_takes(pattern: &str, routing_key: &str) -> bool {
     matches(&words(pattern), &words(routing_key))
 }
 
+/// Whether there is a routing key that both of these patterns take.
+pub fn topics_meet(one: &str, other: &str) -> bool {
+    let (one, other) = (words(one), words(other));
+    // From the ends: whether what is left of the one and of the other can be the same.
+    let mut meet = vec![vec![false; other.len() + 1]; one.len() + 1];
+    for a in (0..=one.len()).rev() {
+        for b in (0..=other.len()).rev() {
+            let (first, second) = (one.get(a).copied(), other.get(b).copied());
+            meet[a][b] = match (first, second) {
+                (None, None) => true,
+                (Some("#"), _) => meet[a + 1][b] || second.is_some() && meet[a][b + 1],
+                (_, Some("#")) => meet[a][b + 1] || first.is_some() && meet[a + 1][b],
+                (Some(first), Some(second)) => (first == second || first == "*" || second == "*") && meet[a + 1][b + 1],
+                (None, Some(_)) | (Some(_), None) => false,
+            };
+        }
+    }
+    meet[0][0]
+}
+
 /// An empty key has no words; any other has one more than it has dots.
 fn words(key: &str) -> Vec<&str> {
     if key.is_empty() { Vec::new() } else { key.split('.').collect() }
@@ -178,6 +198,18 @@ mod tests {
             [("a.b", "a"), ("*", ""), ("*", "a.b"), ("a.*", "a"), ("*.#.*", "a"), ("a.#.c", "a.b"), ("a*", "ab")]
         {
             assert!(!topic(pattern, key), "{pattern} should not take {key}");
+        }
+    }
+
+    #[test]
+    fn patterns_meet_where_one_key_is_for_both() {
+        for (one, other) in
+            [("a.b", "a.b"), ("a.*", "*.b"), ("#", ""), ("#", "a.*"), ("a.#", "a"), ("a.#.d", "*.c.#"), ("#", "#")]
+        {
+            assert!(topics_meet(one, other) && topics_meet(other, one), "{one} and {other} should meet");
+        }
+        for (one, other) in [("a.b", "a.c"), ("*", "a.b"), ("a.#", "b.#"), ("", "*"), ("a.#.c", "#.d"), ("*.*", "a")] {
+            assert!(!topics_meet(one, other) && !topics_meet(other, one), "{one} and {other} should not meet");
         }
     }
 
