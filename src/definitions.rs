@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
-pub use self::folder::{File, Folder, read};
+pub use self::folder::{File, Folder, read, read_scenarios};
 use crate::broker::listening::Listener;
 use crate::broker::topology::{Conflict, TopologyPlan};
 use crate::core::definition::Definition;

@@ -1,6 +1,5 @@
 //! `sagad check`
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -10,7 +9,7 @@ use sagad::core::diagnostic::{Diagnostic, Severity};
 use sagad::definitions::{self, File, Folder};
 use sagad::report::{self, Finding};
 
-use super::{Failure, Sources, print};
+use super::{Failure, Sources, colours, plural, print};
 
 /// Check definitions: every error and every warning of every file, with its place and how to mend it
 ///
@@ -71,8 +70,7 @@ fn json(folder: &Folder) -> Result<String, Failure> {
 }
 
 fn shown(folder: &Folder) -> String {
-    // https://no-color.org
-    let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colours = colours();
     let shown = each(folder).map(|(file, diagnostic)| {
         let text = report::render(&file.path, &file.text, diagnostic, colours);
         format!("{text}\n\n")
@@ -88,10 +86,6 @@ fn summary(folder: &Folder) -> String {
         (errors, warnings) => format!("{}, {}", plural(errors, "error"), plural(warnings, "warning")),
     };
     format!("{} checked: {found}\n", plural(folder.files.len(), "file"))
-}
-
-fn plural(count: usize, word: &str) -> String {
-    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
 }
 
 fn count(folder: &Folder, severity: Severity) -> usize {

@@ -4,9 +4,11 @@ mod bench;
 mod check;
 mod config;
 mod conformance;
+mod explore;
 mod graph;
 mod schema;
 mod serve;
+mod test;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,10 +35,12 @@ enum Command {
     Check(check::Check),
     Config(config::Show),
     Conformance(conformance::Conformance),
+    Explore(explore::Explore),
     Graph(graph::Graph),
     Migrate(serve::Migrate),
     Schema(schema::Schema),
     Serve(serve::Serve),
+    Test(test::Test),
 }
 
 /// Where the configuration comes from.
@@ -91,10 +95,12 @@ impl Cli {
             Command::Check(check) => check.run(),
             Command::Config(show) => show.run(),
             Command::Conformance(conformance) => conformance.run(),
+            Command::Explore(explore) => explore.run(),
             Command::Graph(graph) => graph.run(),
             Command::Migrate(migrate) => migrate.run(),
             Command::Schema(schema) => schema.run(),
             Command::Serve(serve) => serve.run(),
+            Command::Test(test) => test.run(),
         };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
@@ -117,6 +123,16 @@ fn print(text: &str) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether to print in colours: https://no-color.org
+fn colours() -> bool {
+    use std::io::IsTerminal;
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+fn plural(count: usize, word: &str) -> String {
+    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Runs asynchronous work to its end, on all cores.

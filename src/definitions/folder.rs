@@ -65,22 +65,53 @@ pub fn read(paths: &[PathBuf], topology: Option<&TopologyPlan>) -> Folder {
     let mut folder = Folder::default();
     let mut found = BTreeSet::new();
     for path in paths {
-        if let Err(why) = collect(path, &mut BTreeSet::new(), &mut found) {
+        if let Err(why) = collect(path, is_definition, &mut BTreeSet::new(), &mut found) {
             let help = "give the folder of your definitions as `definitions.path`, or the path of a definition";
             folder.files.push(unreadable(path, &why, help));
         }
     }
     let mut first_of = BTreeMap::new();
     for path in found {
-        match std::fs::read(&path).map(String::from_utf8) {
-            Ok(Ok(text)) => folder.add(path, text, topology, &mut first_of),
-            Ok(Err(binary)) => folder.files.push(not_text(&path, &binary)),
-            Err(why) => folder.files.push(unreadable(&path, &why, "let sagad read it, or remove it")),
+        match text_of(path) {
+            Ok((path, text)) => folder.add(path, text, topology, &mut first_of),
+            Err(file) => folder.files.push(file),
         }
     }
     // Of files alone, nobody knows what else is in their folder.
     folder.hold_against_each_other(&first_of, paths.iter().all(|path| path.is_dir()));
     folder
+}
+
+/// Reads scenarios: each path is a file or a folder, of which every `*.test.toml` below it is read. What can't be read says why.
+pub fn read_scenarios(paths: &[PathBuf]) -> Vec<File> {
+    let mut files = Vec::new();
+    let mut found = BTreeSet::new();
+    for path in paths {
+        if let Err(why) = collect(path, is_scenarios, &mut BTreeSet::new(), &mut found) {
+            files.push(unreadable(path, &why, "give the path of a file of scenarios, or of a folder with some"));
+        }
+    }
+    files.extend(found.into_iter().map(|path| match text_of(path) {
+        Ok((path, text)) => File { path, text, diagnostics: Vec::new() },
+        Err(file) => file,
+    }));
+    files
+}
+
+fn is_definition(name: &str) -> bool {
+    name.ends_with(".toml") && !is_scenarios(name)
+}
+
+fn is_scenarios(name: &str) -> bool {
+    name.ends_with(".test.toml")
+}
+
+fn text_of(path: PathBuf) -> Result<(PathBuf, String), File> {
+    match std::fs::read(&path).map(String::from_utf8) {
+        Ok(Ok(text)) => Ok((path, text)),
+        Ok(Err(binary)) => Err(not_text(&path, &binary)),
+        Err(why) => Err(unreadable(&path, &why, "let sagad read it, or remove it")),
+    }
 }
 
 impl Folder {
@@ -133,9 +164,14 @@ impl Folder {
     }
 }
 
-/// Finds the definitions at or below a path. Hidden files and folders are none of ours: editors keep their drafts there, and
+/// Finds the files at or below a path. Hidden files and folders are none of ours: editors keep their drafts there, and
 /// a mounted Kubernetes ConfigMap its versions.
-fn collect(path: &Path, seen: &mut BTreeSet<PathBuf>, found: &mut BTreeSet<PathBuf>) -> io::Result<()> {
+fn collect(
+    path: &Path,
+    wanted: fn(&str) -> bool,
+    seen: &mut BTreeSet<PathBuf>,
+    found: &mut BTreeSet<PathBuf>,
+) -> io::Result<()> {
     if !std::fs::metadata(path)?.is_dir() {
         found.insert(path.to_owned());
         return Ok(());
@@ -150,8 +186,8 @@ fn collect(path: &Path, seen: &mut BTreeSet<PathBuf>, found: &mut BTreeSet<PathB
         if name.starts_with('.') {
             continue;
         }
-        if path.is_dir() || (name.ends_with(".toml") && !name.ends_with(".test.toml")) {
-            collect(&path, seen, found)?;
+        if path.is_dir() || wanted(&name) {
+            collect(&path, wanted, seen, found)?;
         }
     }
     Ok(())

@@ -227,6 +227,16 @@ impl<'t> Table<'t> {
         let unknown = self.entries.keys().map(|key| &**key.get_ref()).filter(|name| !self.known.contains(name));
         unknown.into_iter().any(|name| nearest(name, names.iter().copied()).is_some())
     }
+
+    /// Whether there are keys that nobody has asked for.
+    pub(crate) fn has_others(&self) -> bool {
+        self.entries.keys().any(|key| !self.known.contains(&&**key.get_ref()))
+    }
+
+    /// Whether there are no keys at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
 }
 
 /// A value's type, for a person.
