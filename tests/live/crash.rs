@@ -17,6 +17,7 @@ mod daemons;
 mod database;
 mod disk;
 mod duplicates;
+mod family;
 mod hostile;
 mod load;
 mod stops;
