@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Access, Api, BindError, Server, router, starting};
+use crate::admission::{Admission, Gate};
 use crate::broker::amqp::{Amqp, BrokerMisconfigured, Stop};
 use crate::broker::listening;
 use crate::broker::names::Names;
@@ -128,6 +129,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let (timers, alarms) = timers::channel();
     let (ended, _) = broadcast::channel(WAITING_ITEMS);
     let outbox = Outbox::new(publisher.clone());
+    let gate = Gate::default();
     let intake = Intake::new(items.clone(), publisher, ended.clone());
     let engine = Engine::new(Parts {
         store: store.clone(),
@@ -136,6 +138,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         signer: signer.clone(),
         outbox: outbox.clone(),
         timers,
+        gate: gate.clone(),
         health: health.clone(),
         ended,
         sweep: config.delay.sweep,
@@ -175,6 +178,15 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let deliver = Reader { signer, definitions: Arc::clone(&definitions), max_message };
     let deliver = deliver.run(waiting_deliveries, items.clone(), stopping.clone());
     tasks.spawn(async move { ("the reader of deliveries", done(deliver).await) });
+    let admission = Admission {
+        gate,
+        store: store.clone(),
+        definitions: Arc::clone(&definitions),
+        items: items.clone(),
+        sweep: config.delay.sweep,
+    };
+    let admit = admission.run(stopping.clone());
+    tasks.spawn(async move { ("the admission of held sagas", done(admit).await) });
     let timers = timers::run(store.clone(), items, alarms, stopping.clone());
     tasks.spawn(async move { ("the timers", done(timers).await) });
     let sweep = outbox.sweep(store.clone(), health, stopping.clone());

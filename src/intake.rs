@@ -35,6 +35,13 @@ pub enum Request {
     Saga(SagaId, Input),
     /// Something happened to the saga that has a business key.
     Keyed(Keyed),
+    /// Let a held saga in.
+    Admit {
+        /// The saga.
+        saga: SagaId,
+        /// The slot that it gets, where there is a limit.
+        slot: Option<String>,
+    },
     /// Keep a message that nobody can read or place.
     Keep(Box<DeadLetter>),
 }
@@ -175,6 +182,9 @@ pub enum Refusal {
     /// The saga's state forbids it.
     #[error(transparent)]
     Forbidden(#[from] Forbidden),
+    /// Another saga holds the lock, or the slot.
+    #[error("another saga holds its lock, {0:?}")]
+    Locked(String),
     /// More is waiting than sagad takes, or the database is away: later.
     #[error("sagad can't take this now: {0}")]
     Busy(String),
@@ -188,6 +198,7 @@ impl Refusal {
             Refusal::UnknownSaga(_) => "unknown_saga",
             Refusal::Invalid(_) => "invalid_input",
             Refusal::Forbidden(_) => "forbidden",
+            Refusal::Locked(_) => "locked",
             Refusal::Busy(_) => "busy",
         }
     }

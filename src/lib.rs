@@ -10,6 +10,7 @@
 //! ```
 
 pub mod admin;
+pub mod admission;
 pub mod bench;
 pub mod broker;
 pub mod config;

@@ -28,6 +28,7 @@ pub enum Kind {
     MethodNotAllowed,
     SlowRequest,
     StateForbids,
+    Locked,
     BodyTooLarge,
     UnsupportedMediaType,
     UnknownHost,
@@ -41,7 +42,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 22] = [
+    pub const ALL: [Kind; 23] = [
         Kind::MalformedJson,
         Kind::InvalidParameter,
         Kind::Unauthenticated,
@@ -55,6 +56,7 @@ impl Kind {
         Kind::MethodNotAllowed,
         Kind::SlowRequest,
         Kind::StateForbids,
+        Kind::Locked,
         Kind::BodyTooLarge,
         Kind::UnsupportedMediaType,
         Kind::UnknownHost,
@@ -83,6 +85,7 @@ impl Kind {
             Kind::MethodNotAllowed => ("method-not-allowed", S::METHOD_NOT_ALLOWED, "The address takes other methods"),
             Kind::SlowRequest => ("slow-request", S::REQUEST_TIMEOUT, "The body did not come in time"),
             Kind::StateForbids => ("state-forbids", S::CONFLICT, "The saga's state forbids this"),
+            Kind::Locked => ("locked", S::CONFLICT, "Another saga holds the lock"),
             Kind::BodyTooLarge => ("body-too-large", S::PAYLOAD_TOO_LARGE, "The body is too large"),
             Kind::UnsupportedMediaType => {
                 ("unsupported-media-type", S::UNSUPPORTED_MEDIA_TYPE, "The body must be JSON")
@@ -198,6 +201,7 @@ impl Problem {
                 Problem::new(Kind::StateForbids, detail)
             }
             Refusal::Forbidden(Forbidden::NoSuchStep(_)) => Problem::new(Kind::UnknownStep, detail),
+            Refusal::Locked(_) => Problem::new(Kind::Locked, detail),
             Refusal::Busy(_) => Problem::unavailable(detail, 1),
         }
     }

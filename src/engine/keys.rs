@@ -30,7 +30,7 @@ impl Round {
     /// The saga that an item is for, if it has to be there for it.
     pub(super) fn saga_of(&self, item: &Item) -> Option<SagaId> {
         match &item.request {
-            Request::Saga(saga, _) => Some(*saga),
+            Request::Saga(saga, _) | Request::Admit { saga, .. } => Some(*saga),
             Request::Keyed(keyed) => self.held.get(&claim_of(keyed)).map(|(saga, _)| *saga),
             Request::Start(_) | Request::Keep(_) => None,
         }

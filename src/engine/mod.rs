@@ -11,6 +11,7 @@
 
 mod cache;
 mod family;
+mod gate;
 mod keys;
 mod round;
 mod work;
@@ -23,22 +24,24 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::admission::Gate;
 use crate::broker::message::{Delivery, Incoming, Outgoing, Publication, Published};
 use crate::broker::names::Names;
 use crate::core::decide::ParentAnswer;
 use crate::core::id::SagaId;
 use crate::core::input::Input;
-use crate::core::saga::Reason;
+use crate::core::saga::{Phase, Reason};
 use crate::core::time::Time;
 use crate::definitions::Definitions;
 use crate::engine::cache::{Cache, Cached};
 use crate::engine::family::refused_order;
+use crate::engine::gate::hold;
 use crate::engine::round::{Outcome, Round};
 use crate::engine::work::Work;
 use crate::health::{Health, Part};
 use crate::intake::{Item, Refusal, Request, Settle};
 use crate::outbox::Outbox;
-use crate::store::{DeadLetter, Store, StoreError};
+use crate::store::{DeadLetter, Hold, Store, StoreError};
 use crate::timers::Timers;
 use crate::wire::children;
 use crate::wire::incoming::{confirmed, undelivered};
@@ -63,6 +66,7 @@ pub struct Engine<S: Store> {
     signer: Signer,
     outbox: Outbox,
     timers: Timers,
+    gate: Gate,
     health: Health,
     ended: broadcast::Sender<SagaId>,
     sweep: Duration,
@@ -83,6 +87,7 @@ pub struct Parts<S: Store> {
     pub signer: Signer,
     pub outbox: Outbox,
     pub timers: Timers,
+    pub gate: Gate,
     pub health: Health,
     pub ended: broadcast::Sender<SagaId>,
     /// `delay.sweep`.
@@ -92,7 +97,7 @@ pub struct Parts<S: Store> {
 impl<S: Store> Engine<S> {
     /// An engine with nothing in hand.
     pub fn new(parts: Parts<S>) -> Engine<S> {
-        let Parts { store, definitions, names, signer, outbox, timers, health, ended, sweep } = parts;
+        let Parts { store, definitions, names, signer, outbox, timers, gate, health, ended, sweep } = parts;
         Engine {
             store,
             definitions,
@@ -100,6 +105,7 @@ impl<S: Store> Engine<S> {
             signer,
             outbox,
             timers,
+            gate,
             health,
             ended,
             sweep,
@@ -286,6 +292,7 @@ impl<S: Store> Engine<S> {
             }
         }
 
+        round.resolve_admissions(batch, again, &self.store).await?;
         for item in batch {
             let outcome = round.decide(item, &self.definitions, &self.names, &self.signer);
             round.outcomes.push(outcome);
@@ -336,6 +343,7 @@ impl<S: Store> Engine<S> {
                 continue;
             }
             saga.count();
+            self.knock(&saga);
             if let Some(due) = waits {
                 self.wake_at(saga.saga.id, due, now);
             }
@@ -346,6 +354,22 @@ impl<S: Store> Engine<S> {
         }
         metrics::counter!(crate::metrics::STALE_WRITES).increment(stale.len() as u64);
         distrusted
+    }
+
+    /// Says what a transition means for those that wait to be let in.
+    fn knock(&self, work: &Work) {
+        let (saga, definition) = (&work.saga, &work.pinned.definition);
+        if work.entries.is_empty() {
+            return;
+        }
+        match hold(definition, saga) {
+            Some(Hold::On { .. }) => self.gate.knock(&definition.name, None),
+            // It ended, or stepped aside: whoever waited behind it may be next.
+            Some(Hold::Off) if saga.status().is_terminal() || matches!(saga.phase, Phase::Pending { .. }) => {
+                self.gate.knock(&definition.name, saga.lock.clone());
+            }
+            _ => {}
+        }
     }
 
     /// A wake-up by the broker, or by our own clock if even the shortest delay queue would be late.
@@ -462,6 +486,11 @@ impl Item {
             Settle::Share(share) => Some(share.message()),
             _ => None,
         }
+    }
+
+    /// Whether somebody is told what came of it.
+    fn is_answered(&self) -> bool {
+        matches!(self.settle, Settle::Started(_) | Settle::StartDelivery { reply_to: Some(_), .. })
     }
 
     /// Whether it only asks whether something is due.

@@ -8,10 +8,11 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::dead_letter;
+use super::gate::{claims_of, may_take_over};
 use super::work::{Work, quarantine};
 use crate::broker::names::Names;
 use crate::core::decide::{Ignored, decide};
-use crate::core::definition::{Definition, KeyReuse, Priority};
+use crate::core::definition::Priority;
 use crate::core::id::SagaId;
 use crate::core::input::{Forbidden, Input};
 use crate::core::saga::{Saga, Status};
@@ -63,7 +64,7 @@ pub(super) struct Round {
     pub(super) sagas: BTreeMap<SagaId, Work>,
     /// Sagas that can't be read or decided: the rows as they are, and why.
     broken: BTreeMap<SagaId, (StoredSaga, String)>,
-    /// Which saga each claim of a start leads to.
+    /// Which saga holds which claim, as far as that is known.
     pub(super) held: BTreeMap<Claim, (SagaId, Status)>,
     joined: Vec<(Claim, SagaId, Status)>,
     dead_letters: Vec<DeadLetter>,
@@ -104,7 +105,7 @@ impl Round {
             {
                 ids.push(start.id);
                 let key = check_input(&pinned.definition, &start.input).unwrap_or(None);
-                claims.extend(claims_of(&pinned.definition, key.as_deref(), start));
+                claims.extend(claims_of(&pinned.definition, key.as_deref(), start).unwrap_or_default());
             }
         }
         claims.sort_unstable();
@@ -174,6 +175,7 @@ impl Round {
             }
             Request::Saga(id, input) => self.decide_saga(*id, input, item, names, signer),
             Request::Keyed(keyed) => self.decide_keyed(keyed, item, names, signer),
+            Request::Admit { saga, slot } => self.decide_admission(*saga, slot.as_deref(), item, names, signer),
             Request::Start(start) => {
                 self.decide_start(start, definitions.current(&start.definition), item, names, signer)
             }
@@ -289,12 +291,23 @@ impl Round {
             Ok(key) => key,
             Err(errors) => return refuse(self, Refusal::Invalid(errors)),
         };
+        let wanted = match claims_of(&pinned.definition, key.as_deref(), asked) {
+            Ok(wanted) => wanted,
+            Err(errors) => return refuse(self, Refusal::Invalid(errors)),
+        };
         let mut claims = Vec::new();
-        for claim in claims_of(&pinned.definition, key.as_deref(), asked) {
+        for claim in wanted {
             match self.held.get(&claim).copied() {
                 None => claims.push((claim, None)),
                 Some((holder, status)) if may_take_over(&pinned.definition, &claim, status) => {
                     claims.push((claim, Some(holder)));
+                }
+                Some((holder, _)) if claim.kind == ClaimKind::Lock => {
+                    if !item.is_answered() {
+                        self.keep(item, "locked", &Refusal::Locked(claim.token.clone()).to_string());
+                    }
+                    let about = self.sagas.contains_key(&holder).then_some(holder);
+                    return Outcome::Start { about, result: Err(Refusal::Locked(claim.token)) };
                 }
                 Some((holder, status)) => {
                     // Whoever asks again with the same idempotency key is answered alike, whatever becomes of the business key.
@@ -368,23 +381,6 @@ impl Round {
     }
 }
 
-/// What a start claims: the first that somebody else holds decides which saga it leads to, so the idempotency key goes first.
-fn claims_of(definition: &Definition, key: Option<&str>, start: &Start) -> Vec<Claim> {
-    let claim = |kind, token: &str| Claim { definition: definition.name.clone(), kind, token: token.to_owned() };
-    let start = start.idempotency_key.as_deref().map(|token| claim(ClaimKind::Start, token));
-    let key = key.map(|token| claim(ClaimKind::Key, token));
-    start.into_iter().chain(key).collect()
-}
-
 fn is_silent(priority: &Priority) -> bool {
     matches!(priority, Priority::Fixed(0))
-}
-
-fn may_take_over(definition: &Definition, claim: &Claim, holder: Status) -> bool {
-    claim.kind == ClaimKind::Key
-        && match definition.key_reuse {
-            KeyReuse::Never => false,
-            KeyReuse::AfterFailure => matches!(holder, Status::Compensated | Status::Failed),
-            KeyReuse::AfterEnd => holder.is_terminal(),
-        }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::gate::hold;
 use crate::broker::names::Names;
 use crate::core::apply::apply;
 use crate::core::decide::Decision;
@@ -14,7 +15,7 @@ use crate::core::saga::{Elements, Saga, Status};
 use crate::core::time::Time;
 use crate::definitions::Pinned;
 use crate::store::{
-    Birth, Claim, OutboxRow, SagaRow, SagaWrite, StoredSaga, changed_items, elements_of, encode, size_of_elements,
+    Birth, Claim, Hold, OutboxRow, SagaRow, SagaWrite, StoredSaga, changed_items, elements_of, encode, size_of_elements,
 };
 use crate::wire::outgoing;
 use crate::wire::signature::Signer;
@@ -36,7 +37,7 @@ pub(super) struct Work {
     /// The elements of its steps, as they are stored.
     stored_elements: Vec<Option<Elements>>,
     /// What it must be the only one to hold.
-    claims: Vec<(Claim, Option<SagaId>)>,
+    pub(super) claims: Vec<(Claim, Option<SagaId>)>,
     pub(super) entries: Vec<Entry>,
     outbox: Vec<OutboxRow>,
     /// A timer was asked whether it is due: the next wait needs a wake-up even if nothing changed.
@@ -114,9 +115,9 @@ impl Work {
 
     /// What is written of it.
     pub(super) fn write(&mut self, now: Time, sweep: Duration) -> SagaWrite {
-        let saga = &mut self.saga;
+        let (saga, definition) = (&mut self.saga, &self.pinned.definition);
         saga.version = self.expected + 1;
-        saga.sum_up(&self.pinned.definition);
+        saga.sum_up(definition);
         let state = encode(saga);
         self.state_size = state.len() + size_of_elements(saga);
         SagaWrite {
@@ -125,12 +126,12 @@ impl Work {
             row: SagaRow {
                 version: saga.version,
                 status: saga.status(),
-                due: saga.due(&self.pinned.definition, sweep),
+                due: saga.due(definition, sweep),
                 state,
                 started_at: saga.started_at,
                 updated_at: now,
                 ended_at: saga.ended_at(),
-                hold: None,
+                hold: hold(definition, saga),
             },
             birth: self.birth.take(),
             first_seq: saga.entries + 1 - self.entries.len() as u64,
@@ -138,7 +139,7 @@ impl Work {
             outbox: std::mem::take(&mut self.outbox),
             items: changed_items(&self.stored_elements, saga),
             claims: std::mem::take(&mut self.claims),
-            releases: false,
+            releases: definition.is_gated() && saga.status().is_terminal(),
         }
     }
 
@@ -172,7 +173,8 @@ pub(super) fn quarantine(row: &StoredSaga, why: &str, now: Time) -> SagaWrite {
             started_at: None,
             updated_at: now,
             ended_at: None,
-            hold: None,
+            // It would be at the head of those that wait for ever.
+            hold: Some(Hold::Off),
         },
         birth: None,
         first_seq: 0,

@@ -1,5 +1,6 @@
 //! Each sentence of the contract as a scene: a real daemon, and participants whose every word the test says itself.
 
+mod admission;
 mod answers;
 mod children;
 mod commands;
