@@ -477,3 +477,51 @@ fn rules_about_messages_see_the_message_alone() {
     }
     fails("{{ body.id }}", json!({}), "there is a `body` only in rules about messages");
 }
+
+#[test]
+fn long_chains_are_refused_before_they_exhaust_the_stack() {
+    let links = [
+        " + 1",
+        " - 1",
+        " * 1",
+        " // 1",
+        " ** 1",
+        " % 1",
+        " ~ 1",
+        " and 1",
+        " or 1",
+        " == 1",
+        " < 1",
+        "|string",
+        ".a",
+        "[0]",
+        " is defined",
+        " if 1 else 1",
+        " in [1]",
+        " not in [1]",
+        "()",
+        "|default(1)",
+    ];
+    let heads = ["not ", "-", "[", "{'a': ", "(", "range("];
+    let chains = links.iter().map(|link| ("1".to_owned(), *link, ""));
+    let chains = chains.chain(heads.iter().map(|head| (String::new(), *head, "1")));
+    for (before, link, after) in chains {
+        let mut refused = 0;
+        for length in [60, 120, 249, 251, 5_000] {
+            let expression = format!("{before}{}{after}", link.repeat(length));
+            let compiled = Expression::compile(&expression).is_err();
+            let template = Template::compile(&format!("{{{{ {expression} }}}}"));
+            if let Ok(template) = &template {
+                // Whatever comes of it, it ends.
+                drop(template.render(&Scope::Saga(scope(json!({})))));
+            }
+            refused += usize::from(compiled && template.is_err());
+        }
+        assert!(refused >= 1, "{link:?}");
+    }
+    let branches = |count: usize| format!("{{% if input.a %}}{}{{% endif %}}", "{% elif input.b %}x".repeat(count));
+    assert!(Template::compile(&branches(5_000)).is_err());
+    Template::compile(&branches(249))
+        .map(drop)
+        .unwrap_or_else(|error| assert!(error.message.contains("16"), "{error}"));
+}

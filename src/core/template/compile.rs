@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, ForLoop, IfCond, Stmt, UnaryOpKind};
-use minijinja::machinery::{Span, parse, parse_expr};
+use minijinja::machinery::{Span, Token, parse, parse_expr, tokenize};
 use minijinja::syntax::SyntaxConfig;
 
 use super::builtins::{BUILTINS, FUNCTIONS};
@@ -17,6 +17,10 @@ use super::{Reference, TemplateError};
 const MAX_SOURCE: usize = 64 * 1024;
 /// Blocks within blocks.
 const MAX_DEPTH: usize = 16;
+
+/// What may make an expression deeper, or branches of one `if`. Trees are gone through by recursion, in MiniJinja too, and it bounds only
+/// what is in brackets.
+const MAX_LEVELS: usize = 250;
 
 /// What a template does.
 #[derive(Debug)]
@@ -65,6 +69,7 @@ pub(super) enum Target {
 pub(super) fn template(source: &str) -> Result<(Form, Vec<Reference>), TemplateError> {
     checked_length(source)?;
     let syntax = || SyntaxConfig::builder().keep_trailing_newline(true).build().map_err(syntax_error(source));
+    checked_levels(source, false, syntax()?)?;
     if let Stmt::Template(root) = parse(source, "template", syntax()?).map_err(syntax_error(source))? {
         let mut plain = Plain::default();
         if let Some(form) = plain.form(&root.children)? {
@@ -89,6 +94,7 @@ pub(super) fn expression(source: &str) -> Result<(Term, Vec<Reference>), Templat
         let error = TemplateError::new("this is an expression already");
         return Err(error.help("write it without `{{` and `}}`").at(0..source.len()));
     }
+    checked_levels(source, true, SyntaxConfig::default())?;
     let mut plain = Plain::default();
     if let Some(path) = plain.path(&parse_expr(source).map_err(syntax_error(source))?)? {
         return Ok((Term::Path(path), plain.references));
@@ -104,6 +110,28 @@ fn checked_length(source: &str) -> Result<(), TemplateError> {
         return Ok(());
     }
     Err(TemplateError::new(format!("a template may be {MAX_SOURCE} bytes long, this one has {}", source.len())))
+}
+
+/// Counts, before anything recurses, what may nest.
+fn checked_levels(source: &str, expression: bool, syntax: SyntaxConfig) -> Result<(), TemplateError> {
+    let (mut levels, mut branches) = (0, 0);
+    // What is no token at all, the parser reports.
+    for (token, span) in tokenize(source, expression, syntax).map_while(Result::ok) {
+        match token {
+            Token::VariableStart | Token::BlockStart => levels = 0,
+            Token::Ident("elif") => branches += 1,
+            Token::Ident("not" | "and" | "or" | "is" | "in" | "if" | "else") => levels += 1,
+            Token::Ident(_) | Token::TemplateData(_) | Token::VariableEnd | Token::BlockEnd => {}
+            Token::Str(_) | Token::String(_) | Token::Int(_) | Token::Int128(_) | Token::Float(_) => {}
+            Token::Comma | Token::Colon | Token::BracketClose | Token::ParenClose | Token::BraceClose => {}
+            _ => levels += 1,
+        }
+        if levels > MAX_LEVELS || branches > MAX_LEVELS {
+            let message = format!("an expression may have {MAX_LEVELS} operators, and an `if` as many branches");
+            return Err(wrong(span, message, "make it shorter, or compute a part of it in a `{% set x = … %}`"));
+        }
+    }
+    Ok(())
 }
 
 fn syntax_error(source: &str) -> impl Fn(minijinja::Error) -> TemplateError {
