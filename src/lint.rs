@@ -2,6 +2,7 @@
 
 mod events;
 pub mod family;
+mod inputs;
 mod times;
 mod undo;
 
@@ -19,6 +20,7 @@ pub fn warnings(definition: &Definition, text: &str) -> Vec<Diagnostic> {
     let mut found = undo::warnings(definition, &places);
     found.extend(times::warnings(definition, &places));
     found.extend(events::warnings(definition, &places));
+    found.extend(inputs::warnings(definition, &places));
     found
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::{fails_after, warning};
+use super::{fails_after, inputs, warning};
 use crate::core::definition::{Child, Definition, Execute, Step};
 use crate::core::diagnostic::{Diagnostic, Severity, nearest};
 use crate::core::id::StepIx;
@@ -27,6 +27,14 @@ pub fn problems(name: &str, family: &Family<'_>, names: Option<&BTreeSet<&str>>)
             found.push(Diagnostic { severity: Severity::Error, code: "unknown-saga", span: place, message, help });
             continue;
         }
+        let schema = family.get(&*child.definition).and_then(|(other, _)| other.input.as_ref());
+        found.extend(schema.and_then(|schema| match &child.input {
+            Some(input) => {
+                let place = places.find(&[Key::Step(at), Key::Name("input")]);
+                inputs::refused(input, &child.definition, schema, place)
+            }
+            None => inputs::refused_from(definition, &child.definition, schema, place.clone()),
+        }));
         found.extend(
             no_way_back(definition, at, child, family)
                 .map(|(message, help)| warning("child-pivot", place.clone(), message, help)),

@@ -198,6 +198,7 @@ fn paths_that_lead_nowhere_are_told() {
     assert_eq!((code, findings[0]["code"].as_str()), (1, Some("unreadable")));
     let (code, findings) = folder.findings(&["empty"]);
     assert_eq!((code, findings[0]["severity"].as_str()), (0, Some("warning")));
+    assert_eq!(findings[0]["code"], "no-definitions");
     assert_eq!(folder.check(&["--deny-warnings", "empty"]).0, 1);
 }
 

@@ -180,12 +180,61 @@ fn what_templates_read_is_held_against_the_schema_of_the_input() {
         ("body = '{% if input.n > 3 %}{{ input.n % 2 }}{% endif %}'", &[]),
         ("foreach = '{{ input.name }}'", &["a 9:15 input-type input.name"]),
         ("foreach = '{{ input.tags }}'", &[]),
+        (
+            "reply.schema = { properties = { id = { type = 'string' } } }\ncompensate.command = 'do.b'\ncompensate.body = '{{ steps.a.reply.di }} {{ steps.a.reply.id.x }}'",
+            &["a 11:23 unknown-reply steps.a.reply.di", "a 11:46 reply-type steps.a.reply.id.x"],
+        ),
         ("foreach = '{{ input.name | list }}'", &[]),
     ];
     for (line, expected) in cases {
         let lines = format!("{SCHEMA}[[steps]]\nname = 'a'\ncommand = 'do.a'\n{line}\n");
         assert_eq!(of(&lines), *expected, "\n{line}");
     }
+}
+
+#[test]
+fn what_an_input_may_lack_is_not_read_as_if_it_were_there() {
+    const SCHEMA: &str =
+        "input = { required = ['id'], properties = { id = {}, note = {}, to = { properties = { zip = {} } } } }\n";
+    let cases: &[(&str, &[&str])] = &[
+        ("body = '{{ input.note }}'", &["a 9:12 optional-input input.note"]),
+        ("body = 'x {{ input.to.zip }}'", &["a 9:14 optional-input input.to.zip"]),
+        ("when = 'input.note'", &["a 9:9 optional-input input.note"]),
+        ("body = \"{{ input.note | default('') }} {{ input.id }} {{ input.more }}\"", &[]),
+        ("body = '{% if input.note is defined %}{{ input.note }}{% endif %}'", &[]),
+        ("when = 'input.to is defined'\nbody = '{{ input.to.zip }}'", &[]),
+    ];
+    for (line, expected) in cases {
+        let lines = format!("{SCHEMA}[[steps]]\nname = 'a'\ncommand = 'do.a'\n{line}\n");
+        assert_eq!(of(&lines), *expected, "\n{line}");
+    }
+}
+
+#[test]
+fn inputs_are_held_against_the_schema_of_the_saga_that_gets_them() {
+    let start = |input: &str| {
+        of(&format!(
+            "input = {{ required = ['id'], properties = {{ id = {{}} }}, additionalProperties = false }}\n\
+             [[start]]\nexchange = 'e'\nrouting_key = 'k'\ninput = {input}\n{LAST}"
+        ))
+    };
+    assert_eq!(start("{ id = '{{ body.id }}' }"), [""; 0]);
+    assert_eq!(start("'{{ body }}'"), [""; 0]);
+    assert_eq!(start("{ di = '{{ body.id }}' }"), ["a 9:9 refused-input { di = '{{ body.id }}' }"]);
+    assert_eq!(start("{ id = 1, x = 1 }"), ["a 9:9 refused-input { id = 1, x = 1 }"]);
+
+    let child = "input = { required = ['sku'], properties = { sku = {} } }\n";
+    let child = whole("child", &format!("{child}{LAST}")).replace("key = '{{ input.id }}'", "key = '{{ input.sku }}'");
+    let parent = |lines: &str| {
+        let lines = format!(
+            "input.required = ['id']\ninput.properties.id = {{}}\n[[steps]]\nname = 'run'\nsaga = 'child'\n{lines}"
+        );
+        found(&[("a.toml", whole("a", &lines).as_bytes()), ("child.toml", child.as_bytes())])
+    };
+    assert_eq!(parent("input = { sku = '{{ input.id }}' }\n"), [""; 0]);
+    assert_eq!(parent("input = '{{ input }}'\n"), [""; 0]);
+    assert_eq!(parent("input = { id = '{{ input.id }}' }\n"), ["a 10:9 refused-input { id = '{{ input.id }}' }"]);
+    assert_eq!(parent(""), ["a 9:8 refused-input 'child'"]);
 }
 
 #[test]
@@ -259,7 +308,7 @@ fn every_code_is_documented_and_every_documented_code_is_there() {
         };
         for file in files {
             let text = std::fs::read_to_string(file).unwrap();
-            for makes in ["error(", "warning(", "code:"] {
+            for makes in ["error(", "warning(", "code:", "unknown:", "unfit:"] {
                 emitted.extend(codes(text.split(makes).skip(1), '"').iter().map(ToString::to_string));
             }
         }

@@ -92,7 +92,7 @@ fn likely_mistakes_are_warnings() {
     assert_eq!(warned("timeout = '91s'", &[step("a", undo)]), ["retry-budget 'a'"]);
     assert!(warned("timeout = '92s'", &[step("a", undo)]).is_empty());
     assert_eq!(warned("timeout = '2s'", &[step("a", &format!("delay = '2s'\n{quick}"))]), ["retry-budget 'a'"]);
-    let schema = "input = { properties = { order_id = {}, items = { items = { properties.sku = {} } }, any = {} }, required = ['extra'] }";
+    let schema = "input = { properties = { order_id = {}, items = { items = { properties.sku = {} } }, any = {} }, required = ['extra', 'order_id', 'items', 'any'] }";
     let body = |template: &str| [step("a", &format!("body = '{{{{ {template} }}}}'"))];
     assert_eq!(warned(schema, &body("input.ordr_id")), ["unknown-input input.ordr_id"]);
     assert_eq!(warned(schema, &body("input.items[0].sk")), ["unknown-input input.items[0].sk"]);

@@ -16,6 +16,8 @@ pub enum Key {
     Name(&'static str),
     /// One of the steps, by its place.
     Step(usize),
+    /// One of the events that start it, by its place.
+    Start(usize),
 }
 
 impl<'t> Places<'t> {
@@ -58,6 +60,7 @@ impl<'t> Places<'t> {
             let next = match *key {
                 Key::Name(name) => table?.get(name)?,
                 Key::Step(at) => table?.get("steps")?.get_ref().get(at)?,
+                Key::Start(at) => table?.get("start")?.get_ref().get(at)?,
             };
             table = next.get_ref().as_table();
             value = Some(next);

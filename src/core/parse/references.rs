@@ -1,11 +1,13 @@
 //! Whether templates read only what is there when they are rendered.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use serde_json::Value as Json;
 
 use super::graph::Graph;
 use super::reader::Reader;
+use super::shapes::{Document, may_be_absent};
 use super::step::Draft;
 use crate::core::definition::Execute;
 use crate::core::diagnostic::nearest;
@@ -59,21 +61,50 @@ pub(super) struct Known<'d> {
 impl Reader<'_> {
     /// Checks every use against what there is where it is.
     pub(super) fn check_uses(&mut self, known: &Known<'_>) {
-        for Use { site, path, span, wanted } in std::mem::take(&mut self.uses) {
+        let uses = std::mem::take(&mut self.uses);
+        // What is looked at more closely somewhere is known to be optional.
+        let looked_at: BTreeSet<Vec<String>> =
+            uses.iter().filter(|it| !is_alone(self.text, &it.span)).map(|it| it.path.clone()).collect();
+        for Use { site, path, span, wanted } in uses {
             let root = path.first().map_or("", String::as_str);
             if let Some((message, help)) = out_of_scope(root, site, known) {
                 self.error("out-of-scope", span, message, help);
                 continue;
             }
             match root {
-                "input" => self.check_input(known.input, &path, span, wanted),
-                "steps" => self.check_step(site, &path, span, known),
+                "input" => {
+                    let Some(schema) = known.input else { continue };
+                    let what = "the input".to_owned();
+                    let document = Document { what, depth: 1, schema, unknown: "unknown-input", unfit: "input-type" };
+                    if self.check_shape(&document, &path, span.clone(), wanted) {
+                        self.check_presence(schema, &path, span, &looked_at);
+                    }
+                }
+                "steps" => self.check_step(site, &path, span, wanted, known),
                 _ => {}
             }
         }
     }
 
-    fn check_step(&mut self, site: Site, path: &[String], span: Range<usize>, known: &Known<'_>) {
+    /// That something is read as it is which an input may well lack.
+    fn check_presence(
+        &mut self,
+        schema: &Json,
+        path: &[String],
+        span: Range<usize>,
+        looked_at: &BTreeSet<Vec<String>>,
+    ) {
+        let Some(words) = may_be_absent(schema, path).filter(|_| is_alone(self.text, &span)) else { return };
+        if looked_at.contains(path) || looked_at.contains(&path[..words]) {
+            return;
+        }
+        let missing = path[..words].join(".");
+        let message = format!("`{missing}` is not `required`: an input without it fails here");
+        let help = format!("add it to `required`; or say what it is then: `{missing} | default(…)`");
+        self.warning("optional-input", span, message, help);
+    }
+
+    fn check_step(&mut self, site: Site, path: &[String], span: Range<usize>, wanted: Wanted, known: &Known<'_>) {
         let name = path.get(1).map_or("", String::as_str);
         let Known { steps, graph, .. } = *known;
         let Some(read) = steps.iter().position(|step| *step.name == *name) else {
@@ -102,8 +133,12 @@ impl Reader<'_> {
             let message = format!("the step `{name}` reads its own result before it has run");
             return self.error("self-reference", span, message, "read it in a later step or in its `compensate`");
         }
-        let wanted = path.get(2).map_or("", String::as_str);
-        match (wanted, steps[read].many) {
+        if let ("reply", Some(schema)) = (path.get(2).map_or("", String::as_str), reply_schema(&steps[read])) {
+            let what = format!("the reply of `{name}`");
+            let document = Document { what, depth: 3, schema, unknown: "unknown-reply", unfit: "reply-type" };
+            self.check_shape(&document, path, span.clone(), wanted);
+        }
+        match (path.get(2).map_or("", String::as_str), steps[read].many) {
             // In the undo of an element: its own reply.
             ("reply", true) if reader != Some(read) => {
                 let message = format!("`{name}` runs once for each element, so it has no one reply");
@@ -145,10 +180,21 @@ impl Reader<'_> {
     }
 }
 
-/// Whether what stands there is all that its `{{ … }}` has.
+/// What a step's successes look like.
+fn reply_schema(step: &Draft) -> Option<&Json> {
+    match step.execute.as_ref()? {
+        Execute::Command(request) => request.command.reply.schema.as_ref().map(|schema| &schema.source),
+        _ => None,
+    }
+}
+
+/// Whether what stands there is all of its `{{ … }}`, or of its expression.
 pub(super) fn is_alone(text: &str, span: &Range<usize>) -> bool {
     let (before, after) = (text[..span.start].trim_end(), text[span.end..].trim_start());
-    (before.ends_with("{{") || before.ends_with("{{-")) && (after.starts_with("}}") || after.starts_with("-}}"))
+    let between = |open: &[&str], close: &[&str]| {
+        open.iter().any(|open| before.ends_with(open)) && close.iter().any(|close| after.starts_with(close))
+    };
+    between(&["{{", "{{-"], &["}}", "-}}"]) || between(&["\""], &["\""]) || between(&["'"], &["'"])
 }
 
 /// Why a name is not there at `site`, if it is not, and what to do.

@@ -1,4 +1,4 @@
-//! What templates read of the input, held against its schema, as far as that says plainly what there is.
+//! What templates read of the input and of replies, held against their schemas, as far as those say plainly what there is.
 
 use std::ops::Range;
 
@@ -12,22 +12,41 @@ use crate::core::diagnostic::nearest;
 const ELSEWHERE: [&str; 8] =
     ["$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "patternProperties", "dependentSchemas"];
 
+/// A document with a schema.
+pub(super) struct Document<'s> {
+    /// For a person: `the input`.
+    pub(super) what: String,
+    /// How many words of a path lead to it.
+    pub(super) depth: usize,
+    pub(super) schema: &'s Json,
+    /// The code of a path to what it has not.
+    pub(super) unknown: &'static str,
+    /// The code of a value that does not do for what is done with it.
+    pub(super) unfit: &'static str,
+}
+
 impl Reader<'_> {
-    /// Follows a path through the schema.
-    pub(super) fn check_input(&mut self, schema: Option<&Json>, path: &[String], span: Range<usize>, wanted: Wanted) {
-        let mut schema = schema;
-        for (at, name) in path.iter().enumerate().skip(1) {
-            let Some(here) = schema.and_then(Json::as_object) else { return };
+    /// Follows a path through the schema; true: nothing speaks against it.
+    pub(super) fn check_shape(
+        &mut self,
+        document: &Document<'_>,
+        path: &[String],
+        span: Range<usize>,
+        wanted: Wanted,
+    ) -> bool {
+        let what = &document.what;
+        let mut schema = Some(document.schema);
+        for (at, name) in path.iter().enumerate().skip(document.depth) {
+            let Some(here) = schema.and_then(Json::as_object) else { return true };
             if let Some((message, help)) = nothing_below(here, &path[..at], name) {
-                return self.warning("input-type", span, message, help);
+                self.warning(document.unfit, span, format!("by the schema of {what}, {message}"), help);
+                return false;
             }
-            if ELSEWHERE.iter().any(|keyword| here.contains_key(*keyword)) {
-                return;
+            if is_said_elsewhere(here) {
+                return true;
             }
             let Some(properties) = here.get("properties").and_then(Json::as_object) else {
-                // An element of an array; anything else may have any property.
-                let one_for_all = name.parse::<i64>().is_ok() && !here.contains_key("prefixItems");
-                schema = here.get("items").filter(|_| one_for_all);
+                schema = element(here, name);
                 continue;
             };
             schema = properties.get(name);
@@ -36,19 +55,53 @@ impl Reader<'_> {
             }
             let near = nearest(name, properties.keys().map(String::as_str));
             if near.is_none() && here.get("additionalProperties") != Some(&Json::Bool(false)) {
-                return;
+                return true;
             }
-            let message = format!("the schema of the input has no `{}`", path[1..=at].join("."));
+            let message = format!("the schema of {what} has no `{}`", path[document.depth..=at].join("."));
             let help = match near {
                 Some(near) => format!("did you mean `{near}`? Or add `{name}` to its `properties`"),
                 None => format!("add `{name}` to its `properties`"),
             };
-            return self.warning("unknown-input", span, message, help);
+            self.warning(document.unknown, span, message, help);
+            return false;
         }
-        if let Some((message, help)) = schema.and_then(Json::as_object).and_then(|here| unfit(here, path, wanted)) {
-            self.warning("input-type", span, message, help);
-        }
+        let Some((message, help)) = schema.and_then(Json::as_object).and_then(|here| unfit(here, path, wanted)) else {
+            return true;
+        };
+        self.warning(document.unfit, span, format!("by the schema of {what}, {message}"), help);
+        false
     }
+}
+
+/// How many words of a path to the input lead to the first thing that may be missing, of what the schema knows: where it says what is
+/// required, it says what is not.
+pub(super) fn may_be_absent(schema: &Json, path: &[String]) -> Option<usize> {
+    let mut schema = schema;
+    for (at, name) in path.iter().enumerate().skip(1) {
+        let here = schema.as_object()?;
+        if is_said_elsewhere(here) {
+            return None;
+        }
+        let Some(properties) = here.get("properties").and_then(Json::as_object) else {
+            schema = element(here, name)?;
+            continue;
+        };
+        if properties.contains_key(name) && here.contains_key("required") && !required(here, name) {
+            return Some(at + 1);
+        }
+        schema = properties.get(name)?;
+    }
+    None
+}
+
+fn is_said_elsewhere(schema: &Map<String, Json>) -> bool {
+    ELSEWHERE.iter().any(|keyword| schema.contains_key(*keyword))
+}
+
+/// The schema of an element of an array.
+fn element<'s>(schema: &'s Map<String, Json>, name: &str) -> Option<&'s Json> {
+    let one_for_all = name.parse::<i64>().is_ok() && !schema.contains_key("prefixItems");
+    schema.get("items").filter(|_| one_for_all)
 }
 
 fn required(schema: &Map<String, Json>, name: &str) -> bool {
@@ -73,13 +126,13 @@ fn nothing_below(schema: &Map<String, Json>, path: &[String], name: &str) -> Opt
     }
     let above = path.join(".");
     if !types.contains(&"array") {
-        let message = format!("by the schema of the input, `{above}` is {}: nothing is below it", said(&types));
+        let message = format!("`{above}` is {}: nothing is below it", said(&types));
         return Some((message, format!("write `{above}`, or mend the schema")));
     }
     if name.parse::<i64>().is_ok() {
         return None;
     }
-    let message = format!("by the schema of the input, `{above}` is {}, which has no `{name}`", said(&types));
+    let message = format!("`{above}` is {}, which has no `{name}`", said(&types));
     Some((message, format!("an element has it: `{above}[0].{name}`; all of them: `{above} | map(attribute='{name}')`")))
 }
 
@@ -97,7 +150,7 @@ fn unfit(schema: &Map<String, Json>, path: &[String], wanted: Wanted) -> Option<
     if types.iter().any(|it| fit.contains(it)) {
         return None;
     }
-    let message = format!("by the schema of the input, `{}` is {}, {what}", path.join("."), said(&types));
+    let message = format!("`{}` is {}, {what}", path.join("."), said(&types));
     Some((message, help.to_owned()))
 }
 
