@@ -6,11 +6,11 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sagad::core::answer::Answer;
-use sagad::core::definition::{CompensateOn, OnCompensationFailure, Step};
+use sagad::core::definition::{CompensateOn, Execute, OnCompensationFailure, Step};
 use sagad::core::entry::{Entry, Resolution};
-use sagad::core::id::{Action, StepIx};
+use sagad::core::id::{Action, Spot, StepIx, Ticket};
 use sagad::core::input::{Input, Order};
-use sagad::core::saga::{ActionState, Failure, Phase, Progress, Reason, StepState};
+use sagad::core::saga::{ActionState, Failure, Phase, Progress, Reason, Unit};
 use serde_json::json;
 
 use crate::play::{Play, START, definition, raw};
@@ -32,6 +32,7 @@ enum Event {
     Resume,
     Retry(u8),
     Resolve(u8, Resolution),
+    Signal(bool),
     Fault,
 }
 
@@ -75,6 +76,7 @@ fn event() -> impl Strategy<Value = Event> {
         4 => Just(Event::Resume),
         3 => any::<u8>().prop_map(Event::Retry),
         3 => (any::<u8>(), outcome).prop_map(|(step, outcome)| Event::Resolve(step, outcome)),
+        8 => any::<bool>().prop_map(Event::Signal),
         1 => Just(Event::Fault),
     ]
 }
@@ -90,20 +92,20 @@ fn answer(word: Word) -> Answer {
 }
 
 fn happen(play: &mut Play, event: &Event) {
-    let nth = |which: u16| usize::from(which) % play.sent.len().max(1);
+    let nth = |which: u16| usize::from(which) % play.asked.len().max(1);
     let name = |step: u8| play.definition.steps[usize::from(step) % play.definition.steps.len()].name.to_string();
     match *event {
         Event::Answer(which, word) => {
-            let Some(ticket) = play.sent.get(nth(which)).map(|command| command.ticket) else { return };
+            let Some((ticket, _)) = play.asked.get(nth(which)).copied() else { return };
             let (spot, action, attempt) = (ticket.spot, ticket.action, ticket.attempt);
             play.put(Input::Answer { spot, action, attempt, answer: raw(answer(word)) }).unwrap();
-            let answered = play.sent.len();
+            let answered = play.asked.len();
             // A duplicate sends nothing more.
             play.put(Input::Answer { spot, action, attempt, answer: raw(answer(word)) }).unwrap();
-            assert_eq!(play.sent.len(), answered, "a duplicate sent something");
+            assert_eq!(play.asked.len(), answered, "a duplicate sent something");
         }
         Event::Back(which, reason, delivered_before) => {
-            let Some(ticket) = play.sent.get(nth(which)).map(|command| command.ticket) else { return };
+            let Some((ticket, _)) = play.asked.get(nth(which)).copied() else { return };
             let (spot, action, attempt) = (ticket.spot, ticket.action, ticket.attempt);
             let message = "it came back".to_owned();
             play.put(Input::Undelivered { spot, action, attempt, reason, message, delivered_before }).unwrap();
@@ -111,11 +113,9 @@ fn happen(play: &mut Play, event: &Event) {
         Event::Nonsense(step, undo, attempt) => {
             let action = if undo { Action::Compensate } else { Action::Execute };
             let (step, attempt) = (StepIx::from(step), u32::from(attempt));
-            if play
-                .sent
-                .iter()
-                .any(|it| (it.ticket.spot.step, it.ticket.action, it.ticket.attempt) == (step, action, attempt))
-            {
+            let is_it =
+                |ticket: &Ticket| (ticket.spot, ticket.action, ticket.attempt) == (step.into(), action, attempt);
+            if play.asked.iter().any(|(ticket, _)| is_it(ticket)) {
                 return;
             }
             let before = play.saga.clone();
@@ -139,6 +139,7 @@ fn happen(play: &mut Play, event: &Event) {
         Event::Resume => drop(play.order(Order::Resume { reason: None })),
         Event::Retry(step) => drop(play.retry_step(&name(step))),
         Event::Resolve(step, outcome) => drop(play.resolve(&name(step), outcome)),
+        Event::Signal(known) => signal(play, known.then_some("same")),
         Event::Fault => play.put(Input::Fault { message: "a fault".into() }).unwrap(),
     }
 }
@@ -150,11 +151,18 @@ pub(crate) fn tick(play: &mut Play) {
     assert!(due.is_none_or(|due| due > play.now), "a timer that does not go away: {:#?}", play.saga);
 }
 
+/// A signal, whose sender may have given it an id that he gives to all.
+pub(crate) fn signal(play: &mut Play, id: Option<&str>) {
+    let (name, id) = ("go".to_owned(), id.map(str::to_owned));
+    // A saga that waits for none refuses it.
+    drop(play.put(Input::Signal { name, id, payload: json!({ "go": true }), actor: None }));
+}
+
 /// Whether what is known of the execute calls for an undo: said again, in other words than the core's.
-fn owed(step: &Step, state: &StepState) -> bool {
+fn owed(step: &Step, unit: &Unit) -> bool {
     let Some(compensate) = &step.compensate else { return false };
     let CompensateOn { success, in_doubt, failure } = compensate.on;
-    let ActionState { progress, unanswered, handled, .. } = &state.unit.execute;
+    let ActionState { progress, unanswered, handled, .. } = &unit.execute;
     match progress {
         Progress::Succeeded { .. } => success,
         Progress::Failed { by: None, .. } if !unanswered.is_empty() => in_doubt,
@@ -163,77 +171,113 @@ fn owed(step: &Step, state: &StepState) -> bool {
     }
 }
 
-fn settled(play: &Play, step: StepIx) -> bool {
-    let (definition, state) = (&play.definition.steps[step], &play.saga.steps[step]);
-    match state.unit.compensate.progress {
+fn is_settled(play: &Play, step: &Step, unit: &Unit) -> bool {
+    match unit.compensate.progress {
         Progress::Succeeded { .. } | Progress::GivenUp { .. } => true,
         Progress::Failed { .. } => play.definition.on_compensation_failure == OnCompensationFailure::Continue,
         Progress::Running { .. } | Progress::Scheduled { .. } => false,
-        Progress::Idle | Progress::Skipped { .. } => !state.unit.execute.under_way() && !owed(definition, state),
+        Progress::Idle | Progress::Skipped { .. } => {
+            !unit.execute.under_way() && !unit.probe.under_way() && !owed(step, unit)
+        }
     }
+}
+
+fn settled(play: &Play, step: StepIx) -> bool {
+    play.saga.steps[step].units().all(|(_, unit)| is_settled(play, &play.definition.steps[step], unit))
 }
 
 fn went_well(play: &Play, step: StepIx) -> bool {
-    match play.saga.steps[step].unit.execute.progress {
+    play.saga.steps[step].units().all(|(_, unit)| match unit.execute.progress {
         Progress::Succeeded { .. } | Progress::Skipped { .. } => true,
         Progress::Failed { .. } => play.definition.steps[step].optional,
         _ => false,
-    }
+    })
 }
 
-/// Checks the saga after an event; `seen` commands had been sent before it.
+/// Checks the saga after an event; `seen` commands, events and orders to children had been sent before it.
 pub(crate) fn check(play: &Play, seen: usize) {
-    let mut attempts: BTreeMap<(StepIx, Action), u32> = BTreeMap::new();
-    for (nth, command) in play.sent.iter().enumerate() {
-        let ticket = command.ticket;
-        let attempt = attempts.entry((ticket.spot.step, ticket.action)).or_default();
+    let mut attempts: BTreeMap<(Spot, Action), u32> = BTreeMap::new();
+    for (nth, (ticket, _)) in play.asked.iter().enumerate() {
+        let attempt = attempts.entry((ticket.spot, ticket.action)).or_default();
         *attempt += 1;
         assert_eq!(ticket.attempt, *attempt, "attempts are numbered without a gap");
         if nth < seen {
             continue;
         }
         let step = &play.definition.steps[ticket.spot.step];
+        let unit = play.saga.unit(ticket.spot).expect("what is sent has a unit");
         match ticket.action {
             Action::Execute => {
                 assert!(step.after.iter().all(|earlier| went_well(play, *earlier)), "`{}` came too soon", step.name);
             }
-            Action::Probe => assert!(play.saga.steps[ticket.spot.step].unit.execute.attempt > 0),
+            Action::Probe => {
+                assert!(unit.execute.unanswered.contains(&unit.execute.attempt), "`{}` is asked about", step.name);
+            }
             Action::Compensate => {
-                let sent = play.sent[..nth].iter().any(|earlier| {
-                    (earlier.ticket.spot.step, earlier.ticket.action) == (ticket.spot.step, Action::Execute)
-                });
+                let sent = matches!(step.execute, Execute::Wait(_)) || {
+                    let is_it = |earlier: &Ticket| (earlier.spot, earlier.action) == (ticket.spot, Action::Execute);
+                    play.asked[..nth].iter().any(|(earlier, _)| is_it(earlier))
+                };
                 assert!(sent, "`{}` was never sent and is undone", step.name);
-                let undo = &play.saga.steps[ticket.spot.step].unit.compensate;
                 // A retry of what was begun in order goes on, even if a late success has unsettled what comes after it.
-                if undo.attempt == undo.void + 1 {
+                if unit.compensate.attempt == unit.compensate.void + 1 {
                     let unsettled = step.later.iter().find(|later| !settled(play, **later));
                     assert_eq!(unsettled, None, "`{}` is undone before what came after it", step.name);
                 }
             }
         }
     }
-    let mut compensates = false;
-    for entry in play.journal.iter().flat_map(|(_, entries)| entries) {
-        compensates |= matches!(entry, Entry::Compensating { .. });
-        let forward = matches!(entry, Entry::Sent { action: Action::Execute, .. });
-        assert!(!(compensates && forward), "forward after it began to compensate");
+    went_one_way(play);
+    for (step, state) in play.definition.steps.iter().zip(&play.saga.steps) {
+        let at_once = step.foreach.as_ref().map_or(1, |foreach| foreach.max_parallel);
+        let forward = state.units().filter(|(_, unit)| unit.execute.under_way()).count();
+        let back = state.units().filter(|(_, unit)| unit.compensate.under_way()).count();
+        assert!(forward.max(back) <= at_once as usize, "too many elements of `{}` at once", step.name);
     }
     let steps = 0..play.definition.steps.len();
-    let actions = || play.saga.steps.iter().flat_map(|step| [&step.unit.execute, &step.unit.compensate]);
+    let actions = || play.saga.steps.iter().flat_map(|step| step.units()).flat_map(|(_, unit)| unit.actions());
     match play.saga.phase {
         Phase::Completed { .. } => assert!(steps.clone().all(|step| went_well(play, step))),
         Phase::Compensated { .. } | Phase::Failed { .. } => {
             assert!(steps.clone().all(|step| settled(play, step)), "it ended and owes something: {:#?}", play.saga);
         }
         Phase::Pending { .. } | Phase::Running | Phase::Compensating => {
-            let waits = play.saga.suspended.is_some() || play.due().is_some();
+            let answers = actions().any(|(_, action)| action.in_flight());
+            let waits = play.saga.suspended.is_some() || play.due().is_some() || answers;
             assert!(waits, "nothing will ever happen to it: {:#?}", play.saga);
         }
     }
     if play.saga.status().is_terminal() {
-        assert!(actions().all(|action| !action.under_way()), "it ended with something under way: {:#?}", play.saga);
+        assert!(
+            actions().all(|(_, action)| !action.under_way()),
+            "it ended with something under way: {:#?}",
+            play.saga
+        );
         assert_eq!(play.due(), None);
         assert_eq!(play.saga.suspended, None);
+    }
+}
+
+/// Nothing forward once it compensates, and no way back from its point of no return.
+fn went_one_way(play: &Play) {
+    let (mut compensates, mut no_return) = (false, false);
+    for entry in play.journal.iter().flat_map(|(_, entries)| entries) {
+        match entry {
+            Entry::Compensating { .. } => {
+                assert!(!no_return, "it turned round past its pivot");
+                compensates = true;
+            }
+            Entry::Sent { action: Action::Execute | Action::Probe, .. } | Entry::Waiting { .. } => {
+                assert!(!compensates, "forward after it began to compensate");
+            }
+            Entry::Succeeded { spot, action: Action::Execute | Action::Probe, .. }
+            | Entry::Taken { spot, .. }
+            | Entry::Resolved { spot, outcome: Resolution::Succeeded, .. } => {
+                let step = &play.definition.steps[spot.step];
+                no_return |= !compensates && step.pivot && step.foreach.is_none();
+            }
+            _ => {}
+        }
     }
 }
 
@@ -243,22 +287,29 @@ fn heal(play: &mut Play) {
         if play.saga.status().is_terminal() {
             return;
         }
-        let in_flight = play.sent.iter().map(|command| command.ticket).find(|ticket| {
-            let state = play.saga.steps[ticket.spot.step].unit.action(ticket.action);
+        let in_flight = play.asked.iter().map(|(ticket, _)| *ticket).find(|ticket| {
+            let state = play.saga.unit(ticket.spot).unwrap().action(ticket.action);
             state.in_flight() && state.attempt == ticket.attempt
         });
-        let seen = play.sent.len();
+        let waits = |step: usize| matches!(play.definition.steps[step].execute, Execute::Wait(_));
+        let waiting = (0..play.saga.steps.len())
+            .any(|step| waits(step) && play.saga.steps[step].units().any(|(_, unit)| unit.execute.in_flight()));
+        let seen = play.asked.len();
         if let Some(ticket) = in_flight {
-            let answer = answer(Word::Success);
+            let answer = raw(answer(Word::Success));
             let (spot, action, attempt) = (ticket.spot, ticket.action, ticket.attempt);
-            play.put(Input::Answer { spot, action, attempt, answer: raw(answer) }).unwrap();
+            play.put(Input::Answer { spot, action, attempt, answer }).unwrap();
         } else if play.saga.suspended.is_some() {
             play.resume();
             if let Some(spot) = play.saga.suspended.as_ref().and_then(|suspension| suspension.spot) {
                 // It can't be rendered: no attempt will help.
                 let name = play.definition.steps[spot.step].name.to_string();
-                play.resolve(&name, Resolution::GivenUp).unwrap();
+                let forward = play.saga.phase == Phase::Running;
+                let outcome = if forward { Resolution::Succeeded } else { Resolution::GivenUp };
+                play.resolve(&name, outcome).unwrap();
             }
+        } else if waiting {
+            signal(play, None);
         } else {
             play.now = play.due().expect("something to wait for").max(play.now);
             tick(play);
@@ -274,10 +325,10 @@ proptest! {
     #[test]
     fn hold_whatever_happens(shape in Shape::any(), events in vec(event(), 0..60), delay in prop::option::weighted(0.1, 1u64..20)) {
         let delay = Duration::from_secs(delay.unwrap_or(0));
-        let mut play = Play::on(definition(&shape.toml()), json!({ "yes": true, "no": false }), delay);
+        let mut play = Play::on(definition(&shape.toml()), Shape::input(), delay);
         check(&play, 0);
         for event in &events {
-            let seen = play.sent.len();
+            let seen = play.asked.len();
             happen(&mut play, event);
             check(&play, seen);
         }

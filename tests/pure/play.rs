@@ -41,6 +41,8 @@ pub(crate) struct Play {
     pub(crate) sent: Vec<Command>,
     /// Whatever else was sent.
     others: Vec<Effect>,
+    /// Whatever somebody answers, with its round.
+    pub(crate) asked: Vec<(Ticket, u32)>,
     /// Why the last input changed nothing.
     pub(crate) ignored: Option<Ignored>,
     pub(crate) now: Time,
@@ -146,6 +148,7 @@ impl Play {
             journal: Vec::new(),
             sent: Vec::new(),
             others: Vec::new(),
+            asked: Vec::new(),
             ignored: None,
             now: START,
             shown: 0,
@@ -185,6 +188,12 @@ impl Play {
         let Decision { saga, entries, effects, ignored } = decision;
         let mut commands = Vec::new();
         for effect in effects {
+            self.asked.extend(match &effect {
+                Effect::Command(command) => Some((command.ticket, command.round)),
+                Effect::Event(event) => Some((event.ticket, 0)),
+                Effect::Child(order) => Some((order.ticket, 0)),
+                Effect::Answer(_) => None,
+            });
             match effect {
                 Effect::Command(command) => commands.push(command),
                 other => self.others.push(other),

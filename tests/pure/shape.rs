@@ -2,6 +2,7 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use serde_json::{Value, json};
 
 /// A definition in the making.
 #[derive(Clone, Debug)]
@@ -27,6 +28,24 @@ struct StepShape {
     when: Option<bool>,
     /// Its command, its undo can't be rendered.
     broken: (bool, bool),
+    kind: Kind,
+    pivot: bool,
+    /// How many elements it has and how many of them are under way at once, if it is done for each of a list.
+    foreach: Option<(u8, u8)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Command,
+    /// A command of which it is asked what became of it.
+    Probe,
+    /// One that is left to an operator if it times out.
+    Suspend,
+    Publish,
+    /// For the signal `go`; a time-out or none.
+    Wait(bool),
+    Sleep,
+    Saga,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -56,10 +75,20 @@ impl Shape {
         broken: impl Strategy<Value = (bool, bool)> + Clone,
         undo: impl Strategy<Value = Undo>,
     ) -> impl Strategy<Value = Shape> {
+        let kind = prop_oneof![
+            12 => Just(Kind::Command),
+            3 => Just(Kind::Probe),
+            1 => Just(Kind::Suspend),
+            2 => Just(Kind::Publish),
+            2 => any::<bool>().prop_map(Kind::Wait),
+            1 => Just(Kind::Sleep),
+            2 => Just(Kind::Saga),
+        ];
+        let form = (kind, prop::bool::weighted(0.08), prop::option::weighted(0.2, (0u8..4, 1u8..3)));
         let words =
             (prop::bool::weighted(0.1), prop::bool::weighted(0.15), prop::option::weighted(0.15, any::<bool>()));
-        let step = (any::<u8>(), any::<u16>(), undo, 1u8..4, 1u8..4, 1u8..20, words, broken).prop_map(
-            |(after, place, undo, attempts, undo_attempts, timeout, (delay, optional, when), broken)| StepShape {
+        let step = (any::<u8>(), any::<u16>(), undo, 1u8..4, 1u8..4, 1u8..20, words, broken, form).prop_map(
+            |(after, place, undo, attempts, undo_attempts, timeout, (delay, optional, when), broken, form)| StepShape {
                 after,
                 place,
                 undo,
@@ -70,13 +99,21 @@ impl Shape {
                 optional,
                 when,
                 broken,
+                kind: form.0,
+                pivot: form.1,
+                foreach: form.2,
             },
         );
         (vec(step, 1..7), prop::option::weighted(0.4, 1u32..60), prop::bool::weighted(0.3))
             .prop_map(|(steps, deadline, goes_on)| Shape { steps, deadline, goes_on })
     }
 
-    /// The definition's text. The saga's input is `{ "yes": true, "no": false }`.
+    /// What its saga is started with.
+    pub(crate) fn input() -> Value {
+        json!({ "yes": true, "no": false, "lists": [[], ["a"], ["a", "b"], ["a", "b", "c"]] })
+    }
+
+    /// The definition's text.
     pub(crate) fn toml(&self) -> String {
         let deadline = self.deadline.map_or(String::new(), |seconds| format!("timeout = '{seconds}s'\n"));
         let policy = if self.goes_on { "continue" } else { "suspend" };
@@ -93,30 +130,53 @@ impl Shape {
         let step = &self.steps[at];
         let needs = (0..at).filter(|earlier| step.after >> earlier & 1 == 1).collect::<Vec<_>>();
         let after: Vec<String> = needs.iter().map(|earlier| format!("'s{earlier}'")).collect();
-        let mut toml = format!(
-            "[[steps]]\nname = 's{at}'\ncommand = 's{at}.do'\nafter = [{}]\ntimeout = '{}s'\nretry.attempts = {}\n",
-            after.join(", "),
-            step.timeout,
-            step.attempts
-        );
+        let kind = match step.kind {
+            Kind::Command | Kind::Probe | Kind::Suspend => format!("command = 's{at}.do'"),
+            Kind::Publish => format!("publish = 's{at}.done'"),
+            Kind::Wait(_) => "wait = { signal = 'go' }".to_owned(),
+            Kind::Sleep => "sleep = '2s'".to_owned(),
+            Kind::Saga => "saga = 'child'".to_owned(),
+        };
+        let mut toml = format!("[[steps]]\nname = 's{at}'\n{kind}\nafter = [{}]\n", after.join(", "));
+        let command = matches!(step.kind, Kind::Command | Kind::Probe | Kind::Suspend);
+        let sends = command || step.kind == Kind::Publish;
         let mut line = |condition: bool, text: String| {
             if condition {
                 toml += &(text + "\n");
             }
         };
+        line(command, format!("timeout = '{}s'\nretry.attempts = {}", step.timeout, step.attempts));
+        line(step.kind == Kind::Wait(true), "timeout = '9s'".into());
+        line(
+            step.kind == Kind::Probe,
+            format!("on_timeout = 'probe'\nprobe = {{ command = 's{at}.status', timeout = '4s', retry.attempts = 2 }}"),
+        );
+        line(step.kind == Kind::Suspend, "on_timeout = 'suspend'".into());
+        line(step.pivot, "pivot = true".into());
+        if let Some((elements, at_once)) = step.foreach {
+            line(true, format!("foreach = '{{{{ input.lists[{elements}] }}}}'\nmax_parallel = {at_once}"));
+        }
         line(step.delay, "delay = '3s'".into());
         line(step.optional, "optional = true".into());
         line(step.when == Some(true), "when = 'input.yes'".into());
         line(step.when == Some(false), "when = 'input.no'".into());
-        line(!needs.is_empty(), format!("body.before = '{{{{ steps.s{}.reply }}}}'", needs.first().unwrap_or(&0)));
-        line(step.broken.0, "headers.x = '{{ input.nix }}'".into());
+        if let Some(first) = needs.first().filter(|_| sends) {
+            let replies = if self.steps[*first].foreach.is_some() { "replies" } else { "reply" };
+            line(true, format!("body.before = '{{{{ steps.s{first}.{replies} }}}}'"));
+        }
+        line(step.broken.0 && sends, "headers.x = '{{ input.nix }}'".into());
+        if step.kind == Kind::Sleep {
+            return toml;
+        }
         if let Undo::None = step.undo {
             line(true, "compensate = false".into());
             return toml;
         }
-        line(true, format!("compensate.command = 's{at}.undo'\ncompensate.timeout = '7s'"));
+        if step.kind != Kind::Saga {
+            line(true, format!("compensate.command = 's{at}.undo'\ncompensate.timeout = '7s'"));
+        }
         line(true, format!("compensate.retry.attempts = {}", step.undo_attempts));
-        line(step.broken.1, "compensate.headers.x = '{{ input.nix }}'".into());
+        line(step.broken.1 && step.kind != Kind::Saga, "compensate.headers.x = '{{ input.nix }}'".into());
         if let Undo::On(bits) = step.undo {
             let words = ["'success'", "'in_doubt'", "'failure'"];
             let on: Vec<&str> = (0..3).filter(|bit| bits >> bit & 1 == 1).map(|bit| words[bit]).collect();

@@ -1,18 +1,18 @@
 //! A saga among participants that are merely idempotent, and a broker that delivers late, in any order, and twice: when all is
 //! over, either everything is done or nothing is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sagad::core::answer::Answer;
-use sagad::core::id::{Action, Spot, StepIx, Ticket};
+use sagad::core::id::{Action, Spot, Ticket};
 use sagad::core::input::{Input, Order};
 use sagad::core::saga::{Failure, Phase, Progress, Reason};
 use serde_json::json;
 
-use crate::invariants::{check, tick};
+use crate::invariants::{check, signal, tick};
 use crate::play::{Play, definition, raw};
 use crate::shape::Shape;
 
@@ -31,6 +31,7 @@ enum Event {
     Suspend,
     Resume,
     Retry(u8),
+    Signal,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -72,11 +73,12 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Suspend),
         3 => Just(Event::Resume),
         2 => any::<u8>().prop_map(Event::Retry),
+        4 => Just(Event::Signal),
     ]
 }
 
 /// What a participant knows an action by: the idempotency key.
-type Key = (StepIx, Action, u32);
+type Key = (Spot, Action, u32);
 
 struct World {
     play: Play,
@@ -86,15 +88,15 @@ struct World {
     answers: Vec<(Ticket, Answer)>,
     /// What each participant answered, by key: it answers the same again.
     answered: BTreeMap<Key, Answer>,
-    /// Which steps' effects are there.
-    done: Vec<bool>,
+    /// Whose effects are there.
+    done: BTreeSet<Spot>,
     /// How many of the commands sent have reached a queue.
     reached: usize,
 }
 
 impl World {
     fn new(play: Play) -> World {
-        let done = vec![false; play.definition.steps.len()];
+        let done = BTreeSet::new();
         let mut world =
             World { play, queued: Vec::new(), answers: Vec::new(), answered: BTreeMap::new(), done, reached: 0 };
         world.settle();
@@ -104,11 +106,10 @@ impl World {
     /// Puts what was sent into the queues.
     fn settle(&mut self) {
         check(&self.play, self.reached);
-        for command in &self.play.sent[self.reached..] {
-            let Ticket { spot: Spot { step, .. }, action, .. } = command.ticket;
-            self.queued.push((command.ticket, (step, action, command.round)));
+        for (ticket, round) in &self.play.asked[self.reached..] {
+            self.queued.push((*ticket, (ticket.spot, ticket.action, *round)));
         }
-        self.reached = self.play.sent.len();
+        self.reached = self.play.asked.len();
     }
 
     fn happen(&mut self, event: &Event) {
@@ -143,11 +144,13 @@ impl World {
                 tick(&mut self.play);
             }
             // What the state forbids changes nothing.
+            Event::Signal => signal(&mut self.play, None),
             Event::Cancel => drop(self.play.order(Order::Cancel { reason: None })),
             Event::Suspend => drop(self.play.order(Order::Suspend { reason: None })),
             Event::Resume => drop(self.play.order(Order::Resume { reason: None })),
             Event::Retry(step) => {
-                let step = self.play.definition.steps[usize::from(step) % self.done.len()].name.to_string();
+                let step =
+                    self.play.definition.steps[usize::from(step) % self.play.definition.steps.len()].name.to_string();
                 drop(self.play.retry_step(&step));
             }
         }
@@ -156,7 +159,7 @@ impl World {
 
     fn take(&mut self, which: usize, how: How) {
         let (ticket, key) = self.queued[which];
-        let state = self.play.saga.steps[ticket.spot.step].unit.action(ticket.action);
+        let state = self.play.saga.unit(ticket.spot).unwrap().action(ticket.action);
         let awaited = state.in_flight() && state.attempt == ticket.attempt;
         let no = |message: &str| Failure::new(Reason::Failure, message);
         let answer = match how {
@@ -186,9 +189,15 @@ impl World {
         if let Some(answer) = self.answered.get(&key) {
             return answer.clone();
         }
-        let (step, action, _) = key;
-        self.done[step] = action == Action::Execute;
-        let answer = Answer::Success(json!({ "id": step }));
+        let (spot, action, _) = key;
+        let answer = match action {
+            Action::Execute => self.done.insert(spot),
+            Action::Compensate => self.done.remove(&spot),
+            // It says what it knows, and may know more later.
+            Action::Probe if self.done.contains(&spot) => return Answer::Success(json!({ "id": spot.step })),
+            Action::Probe => return Answer::Failure(Failure::new(Reason::Failure, "it was never done")),
+        };
+        let answer = Answer::Success(json!({ "id": spot.step, "changed": answer }));
         self.answered.insert(key, answer.clone());
         answer
     }
@@ -213,11 +222,15 @@ impl World {
                 let (ticket, answer) = self.answers.remove(0);
                 self.answer(ticket, answer);
             } else if self.play.saga.suspended.is_some() {
+                // The operator has talked to whoever declined.
+                self.answered.retain(|_, answer| !matches!(answer, Answer::Failure(_)));
                 self.play.resume();
             } else if self.play.saga.status().is_terminal() {
                 return;
-            } else {
+            } else if self.play.due().is_some() {
                 self.play.timer();
+            } else {
+                signal(&mut self.play, None);
             }
             self.settle();
         }
@@ -226,17 +239,21 @@ impl World {
 
     /// Either all of it is done or none.
     fn judge(&self) {
-        let steps = self.play.saga.steps.iter().zip(&self.play.definition.steps).zip(&self.done);
-        for ((state, step), done) in steps {
-            match self.play.saga.phase {
-                Phase::Completed { .. } => {
-                    let succeeded = matches!(state.unit.execute.progress, Progress::Succeeded { .. });
-                    assert!(*done || !succeeded, "`{}` is missing", step.name);
-                }
-                _ => {
-                    let undoable = step.compensate.is_some();
-                    let given_up = matches!(state.unit.compensate.progress, Progress::Failed { .. });
-                    assert!(!*done || !undoable || given_up, "`{}` is left behind", step.name);
+        let steps = self.play.saga.steps.iter().zip(&self.play.definition.steps).enumerate();
+        for (at, (state, step)) in steps {
+            for (item, unit) in state.units() {
+                let done = self.done.contains(&Spot { step: at, item });
+                match self.play.saga.phase {
+                    Phase::Completed { .. } => {
+                        let succeeded = matches!(unit.execute.progress, Progress::Succeeded { .. });
+                        let sent = unit.execute.attempt > 0;
+                        assert!(done || !succeeded || !sent, "`{}` is missing", step.name);
+                    }
+                    _ => {
+                        let undoable = step.compensate.is_some();
+                        let given_up = matches!(unit.compensate.progress, Progress::Failed { .. });
+                        assert!(!done || !undoable || given_up, "`{}` is left behind", step.name);
+                    }
                 }
             }
         }
@@ -248,7 +265,7 @@ proptest! {
 
     #[test]
     fn ends_with_everything_done_or_nothing(shape in Shape::plain(), events in vec(event(), 0..80)) {
-        let play = Play::on(definition(&shape.toml()), json!({ "yes": true, "no": false }), Duration::ZERO);
+        let play = Play::on(definition(&shape.toml()), Shape::input(), Duration::ZERO);
         let mut world = World::new(play);
         for event in &events {
             world.happen(event);

@@ -114,8 +114,12 @@ impl Transition<'_> {
         let Unit { execute, compensate, .. } = unit;
         match outcome {
             Resolution::Succeeded | Resolution::Failed => {
-                let open = matches!(execute.progress, Progress::Failed { .. }) || execute.under_way();
-                execute.attempt > 0 && open && compensate.is_untouched()
+                let open = match execute.progress {
+                    Progress::Failed { .. } | Progress::Running { .. } => true,
+                    Progress::Scheduled { .. } => execute.attempt > 0,
+                    _ => false,
+                };
+                open && compensate.is_untouched()
             }
             Resolution::Compensated | Resolution::GivenUp => {
                 let settled = matches!(compensate.progress, Progress::Succeeded { .. } | Progress::GivenUp { .. });
