@@ -197,6 +197,10 @@ pub struct Event {
     pub headers: Vec<(String, Template)>,
     /// AMQP priority; `None`: the saga's.
     pub priority: Option<Priority>,
+    /// How long the broker may take to confirm it; `None`: as long as it takes.
+    pub timeout: Option<Duration>,
+    /// Of events that were not confirmed in time.
+    pub retry: Retry,
 }
 
 /// Something to wait for.

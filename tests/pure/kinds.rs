@@ -183,16 +183,14 @@ fn every_mistake_has_its_place_and_its_code() {
             &["5:1-5:11 no-exchange"],
         ),
         // Keys that a kind can't have.
-        (step("sleep = '1s'\nbody = {}\ntimeout = '1s'\n"), &["7:1-7:5 misplaced-key", "8:1-8:8 misplaced-key"]),
+        (step("sleep = '1s'\nbody = {}\nreply = {}\n"), &["7:1-7:5 misplaced-key", "8:1-8:6 misplaced-key"]),
         (step("sleep = '1s'\ncompensate.command = 'x'\n"), &["7:1-7:11 misplaced-key"]),
-        (step("sleep = '1s'\noptional = true\n"), &["7:1-7:9 misplaced-key"]),
         (
-            step("wait.signal = 's'\nretry.attempts = 3\npriority = 3\n"),
-            &["7:1-7:6 misplaced-key", "8:1-8:9 misplaced-key"],
+            step("wait.signal = 's'\nbody.a = 3\non_timeout = 'suspend'\n"),
+            &["7:1-7:5 misplaced-key", "8:1-8:11 misplaced-key"],
         ),
-        (step("wait.signal = 's'\nforeach = '{{ input.a }}'\n"), &["7:1-7:8 misplaced-key"]),
-        (step("publish = 'p'\ntimeout = '1s'\nreply = {}\n"), &["7:1-7:8 misplaced-key", "8:1-8:6 misplaced-key"]),
-        (step("saga = 's'\nbody = {}\npriority = 1\n"), &["7:1-7:5 misplaced-key", "8:1-8:9 misplaced-key"]),
+        (step("publish = 'p'\nreply = {}\n"), &["7:1-7:6 misplaced-key"]),
+        (step("saga = 's'\nbody = {}\nheaders = {}\n"), &["7:1-7:5 misplaced-key", "8:1-8:8 misplaced-key"]),
         (step("saga = 's'\ncompensate = { command = 'x' }\n"), &["7:16-7:23 misplaced-key"]),
         (step("command = 'x'\ninput = {}\n"), &["7:1-7:6 misplaced-key"]),
         (step("command = 'x'\nmax_parallel = 3\n"), &["7:1-7:13 misplaced-key"]),
@@ -270,7 +268,7 @@ fn every_mistake_has_its_place_and_its_code() {
 fn what_is_refused_is_refused_with_a_reason() {
     for (lines, expected) in [
         ("sleep = '1s'\nbody = {}\n", "a `sleep` step can't have a `body`: it sends nothing | remove it"),
-        ("wait.signal = 's'\nretry = {}\n", "a `wait` step can't have a `retry`: nothing can be tried again"),
+        ("wait.signal = 's'\nbody = {}\n", "a `wait` step can't have a `body`: it sends nothing"),
         ("saga = 's'\nbody = {}\n", "a `saga` step can't have a `body`: what a saga gets is its `input`"),
         (
             "command = 'x'\nsleep = '1s'\n",
@@ -283,5 +281,20 @@ fn what_is_refused_is_refused_with_a_reason() {
         let [error] = errors.as_slice() else { panic!("{errors:#?}") };
         let shown = format!("{} | {}", error.message, error.help);
         assert!(shown.contains(expected), "{shown}\nlacks\n{expected}");
+    }
+}
+
+#[test]
+fn what_does_nothing_for_a_kind_is_said_and_passed_over() {
+    for (lines, expected) in [
+        ("sleep = '1s'\ntimeout = '1s'\n", "`timeout` does nothing for a `sleep` step"),
+        ("sleep = '1s'\noptional = true\n", "`optional` does nothing for a `sleep` step"),
+        ("wait.signal = 's'\nretry = {}\n", "`retry` does nothing for a `wait` step: nothing can be tried again"),
+        ("saga = 's'\npriority = 1\n", "`priority` does nothing for a `saga` step"),
+    ] {
+        let (_, warnings) = parse(&step(lines), &mut |_| Err(String::new())).expect(lines);
+        let [warning] = warnings.as_slice() else { panic!("{warnings:#?}") };
+        assert_eq!(warning.code, "no-effect");
+        assert!(warning.message.contains(expected), "{}", warning.message);
     }
 }

@@ -191,7 +191,8 @@ impl Play {
             self.asked.extend(match &effect {
                 Effect::Command(command) => Some((command.ticket, command.round)),
                 Effect::Event(event) => Some((event.ticket, 0)),
-                Effect::Child(order) => Some((order.ticket, 0)),
+                // A child that is asked again looks again.
+                Effect::Child(order) => Some((order.ticket, order.ticket.attempt)),
                 Effect::Answer(_) => None,
             });
             match effect {

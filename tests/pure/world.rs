@@ -7,6 +7,7 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sagad::core::answer::Answer;
+use sagad::core::definition::Execute;
 use sagad::core::id::{Action, Spot, Ticket};
 use sagad::core::input::{Input, Order};
 use sagad::core::saga::{Failure, Phase, Progress, Reason};
@@ -161,6 +162,12 @@ impl World {
         let (ticket, key) = self.queued[which];
         let state = self.play.saga.unit(ticket.spot).unwrap().action(ticket.action);
         let awaited = state.in_flight() && state.attempt == ticket.attempt;
+        // The broker confirms in the end, and a child answers.
+        let how = match self.play.definition.steps[ticket.spot.step].execute {
+            Execute::Publish(_) if ticket.action == Action::Execute => How::Do,
+            Execute::Saga(_) if !matches!(how, How::Decline | How::Ponder) => How::Do,
+            _ => how,
+        };
         let no = |message: &str| Failure::new(Reason::Failure, message);
         let answer = match how {
             // It answers later, to this very command.
@@ -227,10 +234,11 @@ impl World {
                 self.play.resume();
             } else if self.play.saga.status().is_terminal() {
                 return;
-            } else if self.play.due().is_some() {
-                self.play.timer();
             } else {
                 signal(&mut self.play, None);
+                if self.play.due().is_some() {
+                    self.play.timer();
+                }
             }
             self.settle();
         }

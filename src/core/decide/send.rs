@@ -83,7 +83,7 @@ impl<'a> Transition<'a> {
         }));
     }
 
-    /// Publishes an event. It stays in the outbox until the broker has it, so it has no time-out of its own.
+    /// Publishes an event. It stays in the outbox until the broker has it, so it has no time-out unless it says so.
     fn publish(&mut self, spot: Spot, event: &'a definition::Event) {
         let action = Action::Execute;
         let ticket = self.next(spot, action);
@@ -97,7 +97,8 @@ impl<'a> Transition<'a> {
             Ok(rendered) => rendered,
             Err((place, error)) => return self.fail_template(spot, action, place, &error),
         };
-        self.record(Entry::Sent { spot, action, attempt: ticket.attempt, deadline: None });
+        let deadline = event.timeout.and_then(|timeout| self.within_the_saga(Some(self.now.plus(timeout))));
+        self.record(Entry::Sent { spot, action, attempt: ticket.attempt, deadline });
         let (exchange, routing_key) = (event.exchange.clone(), event.routing_key.clone());
         self.effects.push(Effect::Event(Event { ticket, exchange, routing_key, body, headers, priority }));
     }
@@ -188,6 +189,7 @@ impl<'a> Transition<'a> {
         let step = &self.definition.steps[spot.step];
         match (action, &step.execute, step.compensate.as_ref().map(|compensate| &compensate.undo)) {
             (Action::Execute, Execute::Saga(child), _) => child.timeout,
+            (Action::Execute, Execute::Publish(event), _) => event.timeout,
             (Action::Compensate, _, Some(Undo::Child { timeout, .. })) => *timeout,
             _ => self.command(spot.step, action).map(|command| command.timeout),
         }
@@ -195,8 +197,9 @@ impl<'a> Transition<'a> {
 
     pub(super) fn retry(&self, step: StepIx, action: Action) -> Retry {
         let definition = &self.definition.steps[step];
-        match (action, definition.compensate.as_ref().map(|compensate| &compensate.undo)) {
-            (Action::Compensate, Some(Undo::Child { retry, .. })) => *retry,
+        match (action, &definition.execute, definition.compensate.as_ref().map(|compensate| &compensate.undo)) {
+            (Action::Compensate, _, Some(Undo::Child { retry, .. })) => *retry,
+            (Action::Execute, Execute::Publish(event), _) => event.retry,
             _ => self.command(step, action).map_or(ORDERS, |command| command.retry),
         }
     }

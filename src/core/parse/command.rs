@@ -193,7 +193,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn own_retry(&mut self, table: &mut Table<'t>, default: Retry) -> Retry {
+    pub(super) fn own_retry(&mut self, table: &mut Table<'t>, default: Retry) -> Retry {
         let field = table.take("retry");
         let own = field.as_ref().map(|field| self.retry(field)).unwrap_or_default();
         self.merged(field.as_ref(), &own, default)

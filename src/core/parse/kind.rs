@@ -22,8 +22,8 @@ use Kind::{Command, Publish, Saga, Sleep, Wait as WaitFor};
 const KINDS: [(&str, Kind); 5] =
     [("command", Command), ("publish", Publish), ("wait", WaitFor), ("saga", Saga), ("sleep", Sleep)];
 
-/// Keys that not every kind can have: for those that can't, why.
-const MISPLACED: [(&str, &[(Kind, &str)]); 15] = [
+/// Keys that only some kinds have: for the others, why not.
+const MISPLACED: [(&str, &[(Kind, &str)]); 8] = [
     ("exchange", &[(WaitFor, "the exchange of an event is said in `wait` itself"), (Saga, CHILD), (Sleep, SENDS)]),
     ("body", &[(WaitFor, SENDS), (Saga, "what a saga gets is its `input`"), (Sleep, SENDS)]),
     ("headers", &[(WaitFor, SENDS), (Saga, CHILD), (Sleep, SENDS)]),
@@ -36,17 +36,18 @@ const MISPLACED: [(&str, &[(Kind, &str)]); 15] = [
             (Sleep, SENDS),
         ],
     ),
-    ("priority", &[(WaitFor, SENDS), (Saga, "a saga's own definition says its priority"), (Sleep, SENDS)]),
     ("expires", &[(Publish, NOBODY), (WaitFor, SENDS), (Saga, CHILD), (Sleep, SENDS)]),
-    ("reply", &[(Publish, NOBODY), (WaitFor, "what comes is its reply"), (Saga, OUTPUT), (Sleep, SENDS)]),
     ("on_timeout", &[(Publish, NOBODY), (WaitFor, "a wait in vain is a failure"), (Saga, STOPPED), (Sleep, ENDS)]),
     ("probe", &[(Publish, NOBODY), (WaitFor, SENDS), (Saga, OUTPUT), (Sleep, SENDS)]),
-    ("retry", &[(Publish, CONFIRMED), (WaitFor, "nothing can be tried again"), (Saga, RETRIED), (Sleep, ENDS)]),
-    ("timeout", &[(Publish, CONFIRMED), (Sleep, ENDS)]),
-    ("foreach", &[(WaitFor, "a signal or an event is for the saga, not for one element"), (Sleep, ENDS)]),
-    ("max_parallel", &[(WaitFor, "it has no elements"), (Sleep, "it has no elements")]),
+    ("reply", &[(Publish, NOBODY), (WaitFor, "what comes is its reply"), (Saga, OUTPUT), (Sleep, SENDS)]),
+];
+
+/// Keys that any step may have, and that change nothing for some kinds: why not.
+const IDLE: [(&str, &[(Kind, &str)]); 4] = [
+    ("priority", &[(WaitFor, SENDS), (Saga, "the other saga's own definition says its priority"), (Sleep, SENDS)]),
+    ("retry", &[(WaitFor, "nothing can be tried again"), (Saga, RETRIED), (Sleep, ENDS)]),
+    ("timeout", &[(Sleep, ENDS)]),
     ("optional", &[(Sleep, "it can't fail")]),
-    ("compensate", &[]),
 ];
 
 const SENDS: &str = "it sends nothing";
@@ -54,14 +55,14 @@ const CHILD: &str = "sagad itself starts the other saga";
 const NOBODY: &str = "nobody answers an event";
 const OUTPUT: &str = "its reply is the other saga's output";
 const STOPPED: &str = "a saga that takes too long is undone";
-const CONFIRMED: &str = "it is published until the broker has confirmed it";
 const RETRIED: &str = "the other saga retries its own steps, as its definition says";
 const ENDS: &str = "it takes the time that it says, and then it is done";
 
 impl Kind {
     /// All keys that depend on the kind.
     pub(super) fn keys() -> impl Iterator<Item = &'static str> {
-        MISPLACED.iter().map(|(key, _)| *key)
+        let foreach = ["compensate", "foreach", "max_parallel"].into_iter();
+        MISPLACED.iter().chain(&IDLE).map(|(key, _)| *key).chain(foreach)
     }
 
     fn word(self) -> &'static str {
@@ -97,13 +98,29 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Reports keys that make no sense for a kind.
-    pub(super) fn misplaced(&mut self, table: &mut Table<'t>, kind: Kind) {
+    /// Reports keys that make no sense for a kind, and those that do nothing for it.
+    pub(super) fn misplaced(&mut self, table: &mut Table<'t>, kind: Kind, site: Site) {
+        let unfit =
+            |reasons: &[(Kind, &'static str)]| reasons.iter().find(|(unfit, _)| *unfit == kind).map(|(_, why)| *why);
         for (key, reasons) in MISPLACED {
-            let Some((_, why)) = reasons.iter().find(|(unfit, _)| *unfit == kind) else { continue };
-            if let Some(field) = table.take(key) {
+            if let Some(why) = unfit(reasons)
+                && let Some(field) = table.take(key)
+            {
                 let message = format!("a `{}` step can't have a `{key}`: {why}", kind.word());
                 self.error("misplaced-key", field.key, message, "remove it");
+            }
+        }
+        for (key, reasons) in IDLE {
+            let Some(why) = unfit(reasons) else { continue };
+            let Some(field) = table.take(key) else { continue };
+            let message = format!("`{key}` does nothing for a `{}` step: {why}", kind.word());
+            self.warning("no-effect", field.key.clone(), message, "remove it");
+            // What is passed over has to be right all the same.
+            match key {
+                "priority" => drop(self.priority(&field, site)),
+                "retry" => drop(self.retry(&field)),
+                "timeout" => drop(self.duration(&field)),
+                _ => drop(self.boolean(&field)),
             }
         }
     }
@@ -134,7 +151,10 @@ impl<'t> Reader<'t> {
         let priority = table.take("priority").and_then(|field| self.priority(&field, site));
         let body = table.take("body").and_then(|field| self.body(field.value, site));
         let headers = table.take("headers").map(|field| self.headers(&field, site)).unwrap_or_default();
-        Some(Event { exchange: exchange?, routing_key: routing_key?, body, headers, priority })
+        // Its own alone: it stays in the outbox for as long as the broker is away.
+        let timeout = table.take("timeout").and_then(|field| self.duration(&field));
+        let retry = self.own_retry(table, defaults.retry());
+        Some(Event { exchange: exchange?, routing_key: routing_key?, body, headers, priority, timeout, retry })
     }
 
     fn wait(&mut self, table: &mut Table<'t>, field: &Field<'t>) -> Option<Wait> {

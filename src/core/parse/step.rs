@@ -76,7 +76,7 @@ impl<'t> Reader<'t> {
         let many = table.has("foreach");
         let kind = self.kind(table);
         if let Some(kind) = kind {
-            self.misplaced(table, kind);
+            self.misplaced(table, kind, Site::Execute(step));
         }
         let optional = table.take("optional").and_then(|field| self.boolean(&field)).unwrap_or_default();
         let foreach = self.foreach(table, before);
