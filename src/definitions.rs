@@ -63,6 +63,13 @@ pub enum LoadError {
 type ByName = BTreeMap<Arc<str>, Arc<Pinned>>;
 type ByRevision = BTreeMap<Arc<str>, BTreeMap<u32, Arc<Pinned>>>;
 
+/// Revisions that this daemon has not loaded.
+#[derive(Debug, Default)]
+struct Others {
+    revisions: Vec<(String, u32)>,
+    subscriptions: Arc<Subscriptions>,
+}
+
 /// The definitions of a daemon.
 #[derive(Debug)]
 pub struct Definitions<S> {
@@ -75,6 +82,8 @@ pub struct Definitions<S> {
     current: ArcSwap<ByName>,
     /// What they, and the sagas under way, want to hear of other services.
     subscriptions: ArcSwap<Subscriptions>,
+    /// What those want to hear that other daemons have.
+    others: tokio::sync::Mutex<Others>,
     /// Every revision that was asked for. Bounded by the number of revisions with sagas under way.
     pinned: ArcSwap<ByRevision>,
     /// Held while either is replaced.
@@ -93,6 +102,7 @@ impl<S: Store> Definitions<S> {
             listener: None,
             current: ArcSwap::default(),
             subscriptions: ArcSwap::default(),
+            others: tokio::sync::Mutex::default(),
             pinned: ArcSwap::default(),
             changing: Mutex::default(),
             reloading: tokio::sync::Mutex::default(),
@@ -163,6 +173,25 @@ impl<S: Store> Definitions<S> {
     /// What they, and the sagas under way, want to hear of other services.
     pub fn subscriptions(&self) -> Arc<Subscriptions> {
         self.subscriptions.load_full()
+    }
+
+    /// What revisions want to hear that another daemon has kept and this one has not loaded: its sagas are anybody's.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn subscriptions_of_others(&self) -> Result<Arc<Subscriptions>, StoreError> {
+        let mut others = self.others.lock().await;
+        let current = self.current.load_full();
+        let mut revisions = self.store.all_revisions().await?;
+        revisions.retain(|(name, revision)| current.get(&**name).is_none_or(|pinned| pinned.revision < *revision));
+        if others.revisions != revisions {
+            let mut pinned = Vec::new();
+            for (name, revision) in &revisions {
+                pinned.extend(self.pinned(name, *revision).await?);
+            }
+            *others = Others { revisions, subscriptions: Arc::new(Subscriptions::new([], pinned)) };
+        }
+        Ok(Arc::clone(&others.subscriptions))
     }
 
     /// The revisions of sagas under way, other than the `current` ones, that want to hear anything.

@@ -122,13 +122,15 @@ impl Subscriptions {
         heard
     }
 
+    /// Whether anybody here wants to hear an event, whatever comes of it.
+    pub fn want(&self, event: &Event) -> bool {
+        self.interests(event).next().is_some()
+    }
+
     /// What comes of an event; nothing, if nobody wants to hear it.
     pub fn concerns(&self, event: &Event) -> Vec<Concern> {
         let (mut concerns, mut keys) = (Vec::new(), BTreeSet::new());
-        for interest in self.interests(&event.exchange) {
-            if !interest.routing_key().is_some_and(|pattern| topic_takes(pattern, &event.routing_key)) {
-                continue;
-            }
+        for interest in self.interests(event) {
             let definition = &interest.pinned.definition;
             match interest.what {
                 What::Trigger(at) => {
@@ -146,13 +148,16 @@ impl Subscriptions {
         concerns
     }
 
-    /// Of an exchange. What another exchange passed on has the name of the one it was published to, which nobody may have asked for:
-    /// then it can be for anyone.
-    fn interests(&self, exchange: &str) -> Vec<&Interest> {
-        match self.by_exchange.get(exchange) {
-            Some(interests) => interests.iter().collect(),
-            None => self.by_exchange.values().flatten().collect(),
-        }
+    /// Those that an event is for. What another exchange passed on has the name of the one it was published to, which nobody may have
+    /// asked for: then it can be for anyone.
+    fn interests<'a>(&'a self, event: &'a Event) -> impl Iterator<Item = &'a Interest> {
+        let (named, all) = match self.by_exchange.get(&event.exchange) {
+            Some(interests) => (Some(interests), None),
+            None => (None, Some(self.by_exchange.values())),
+        };
+        let interests = named.into_iter().chain(all.into_iter().flatten()).flatten();
+        let takes = |pattern: &str| topic_takes(pattern, &event.routing_key);
+        interests.filter(move |interest| interest.routing_key().is_some_and(takes))
     }
 }
 

@@ -17,9 +17,12 @@ use crate::engine::{dead_letter, keep};
 use crate::intake::{ForKey, Item, Keyed, Request, Settle, Share, Start, signal};
 use crate::metrics::EVENTS_UNCLAIMED;
 use crate::store::Store;
-use crate::subscriptions::{Concern, Event};
+use crate::subscriptions::{Concern, Event, Subscriptions};
 use crate::wire::incoming::{Meaning, Signal, Target, asks_for_answer, read};
 use crate::wire::signature::Signer;
+
+/// Between attempts to ask the database.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Reads deliveries.
 #[derive(Debug)]
@@ -47,7 +50,9 @@ impl<S: Store> Reader<S> {
                     None => return stopping.cancelled().await,
                 },
             };
-            for item in self.items(delivery) {
+            // What is dropped half read is not acknowledged: the broker delivers it again.
+            let Some(read) = stopping.run_until_cancelled(self.items(delivery)).await else { return };
+            for item in read {
                 if items.send(item).await.is_err() {
                     return stopping.cancelled().await;
                 }
@@ -56,7 +61,7 @@ impl<S: Store> Reader<S> {
     }
 
     /// What comes of a delivery: one item, but for events, of which anything can come.
-    fn items(&self, delivery: Delivery) -> Vec<Item> {
+    async fn items(&self, delivery: Delivery) -> Vec<Item> {
         let id = SagaId(Uuid::now_v7());
         let item = match read(&self.signer, &delivery.message, self.max_message, id) {
             Ok(Meaning::Saga(saga, input)) => {
@@ -66,7 +71,7 @@ impl<S: Store> Reader<S> {
                 Item { request: Request::Start(start), settle: Settle::StartDelivery { delivery, reply_to } }
             }
             Ok(Meaning::Signal(signal)) => Item { request: signalled(signal), settle: Settle::Delivery(delivery) },
-            Ok(Meaning::Event(event)) => return self.heard(event, delivery),
+            Ok(Meaning::Event(event)) => return self.heard(event, delivery).await,
             Ok(Meaning::Order(order)) => self.ordered(order, delivery),
             Err(why) => {
                 let reply_to = asks_for_answer(&delivery.message);
@@ -77,8 +82,13 @@ impl<S: Store> Reader<S> {
     }
 
     /// One item for each saga that an event starts or may be about.
-    fn heard(&self, event: Event, delivery: Delivery) -> Vec<Item> {
-        let concerns = self.definitions.subscriptions().concerns(&event);
+    async fn heard(&self, event: Event, delivery: Delivery) -> Vec<Item> {
+        let subscriptions = self.definitions.subscriptions();
+        let concerns = match subscriptions.want(&event) {
+            true => subscriptions.concerns(&event),
+            // Bound by a daemon with other definitions; or nobody wants to hear it any more.
+            false => self.of_others().await.concerns(&event),
+        };
         if concerns.is_empty() {
             // Of orders of others, or what nobody wants to hear any more.
             metrics::counter!(EVENTS_UNCLAIMED).increment(1);
@@ -110,6 +120,18 @@ impl<S: Store> Reader<S> {
             Item { request, settle: Settle::Share(share) }
         };
         concerns.into_iter().zip(shares).map(item).collect()
+    }
+
+    /// What daemons with other definitions want to hear.
+    async fn of_others(&self) -> Arc<Subscriptions> {
+        loop {
+            match self.definitions.subscriptions_of_others().await {
+                Ok(subscriptions) => return subscriptions,
+                // The engine says so too, and nothing else goes on until the database is back.
+                Err(error) => tracing::debug!(%error, "an event waits for the database"),
+            }
+            tokio::time::sleep(STORE_PAUSE).await;
+        }
     }
 
     /// A saga's order to its child.

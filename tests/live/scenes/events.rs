@@ -5,7 +5,7 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, ExchangeKind};
 use serde_json::{Value, json};
 
-use super::{Stage, saga, site};
+use super::{Stage, saga, site, sites};
 use crate::daemon::Site;
 
 const EXCHANGE: &str = r#"
@@ -190,6 +190,32 @@ async fn an_event_may_come_before_the_step_that_waits_for_it_and_after_its_defin
     two.succeed().await;
     stage.ends(&late, "completed").await;
     stage.is_quiet("b");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_with_older_definitions_loses_no_event_of_the_newer_ones() {
+    let [_, (site, database)] = sites().await;
+    let site = site.with_config(EXCHANGE).with_setting("SAGAD__DEFINITIONS__WATCH", "false");
+    site.define("pay", &saga("pay", KEY, STEP));
+    let older = site.start().await;
+    site.define("pay", &saga("pay", KEY, AWAITED));
+    let mut stage = Stage::with(site, database).await;
+    let mut ids = Vec::new();
+    for n in 0..8 {
+        ids.push(stage.start("pay", json!({ "order": n.to_string() })).await);
+        stage.take("a").await.succeed().await;
+    }
+    // The two share the queue: some come to this one, some to the other.
+    for n in 0..8 {
+        tell(&stage, "order.paid", &format!("e-{n}"), json!({ "order": n.to_string(), "amount": n })).await;
+    }
+    for _ in 0..8 {
+        stage.take("b").await.succeed().await;
+    }
+    for id in &ids {
+        stage.ends(id, "completed").await;
+    }
+    assert_eq!(older.get("/v1/definitions/pay").await.1["revision"], 1, "it did not know");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
