@@ -10,7 +10,7 @@ use sagad::broker::message::{Inbox, Incoming, Properties};
 use sagad::config::Config;
 use sagad::core::entry::{Entry, Handling, Resolution};
 use sagad::core::id::Action;
-use sagad::core::input::{Forbidden, Order};
+use sagad::core::input::{Forbidden, Input, Order};
 use sagad::core::saga::{Failure, Reason, SagaError};
 use sagad::core::time::Time;
 use sagad::health::{Health, Part};
@@ -410,6 +410,42 @@ async fn refused_orders_say_why() {
         let answer = Answer::of(rig.request(Method::POST, &format!("/v1/sagas/{}/cancel", id(1)))).await;
         assert_eq!(answer.problem(), (problem.0, problem.1.to_owned()));
     }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_signal_is_any_json_and_known_by_its_key() {
+    let rig = Rig::new().await;
+    rig.shelf.put(id(1), json!({}), &running());
+    let path = format!("/v1/sagas/{}/signals/approved%20by%2Fall", id(1));
+    let keyed = rig.request(Method::POST, &path).header("idempotency-key", "k-1").json(&json!([1, "two"]));
+    let answer = Answer::of(keyed).await;
+    assert_eq!((answer.status.as_u16(), answer.json()["id"].as_str()), (200, Some(id(1).to_string().as_str())));
+    Answer::of(rig.request(Method::POST, &path)).await;
+    let sent = std::mem::take(&mut rig.engine.lock().unwrap().signals);
+    let expected = [(Some("approved by/all k-1"), json!([1, "two"])), (None, Value::Null)];
+    assert_eq!(sent.len(), expected.len());
+    for ((saga, input), (key, said)) in sent.iter().zip(&expected) {
+        let Input::Signal { name, id: known_by, payload, actor } = input else { panic!("no signal: {input:?}") };
+        assert_eq!((*saga, name.as_str(), known_by.as_deref()), (id(1), "approved by/all", *key));
+        assert_eq!((payload, actor.as_deref()), (said, Some("http")));
+    }
+
+    let request = || rig.request(Method::POST, &path);
+    for (request, status, word) in [
+        (request().header("idempotency-key", "").json(&json!({})), 400, "invalid-parameter"),
+        (request().header("content-type", "application/json").body("{"), 400, "malformed-json"),
+        (request().body("plain"), 415, "unsupported-media-type"),
+        (rig.request(Method::GET, &path), 405, "method-not-allowed"),
+    ] {
+        assert_eq!(Answer::of(request).await.problem(), (status, word.to_owned()));
+    }
+    assert!(rig.engine.lock().unwrap().signals.is_empty());
+    let refusal = Refusal::Forbidden(Forbidden::NoSuchSignal("approved".into()));
+    rig.engine.lock().unwrap().answer_order = Some(Box::new(move || Err(refusal.clone())));
+    let answer = rig.post(&path, json!({})).await;
+    assert_eq!(answer.problem(), (409, "state-forbids".into()));
+    assert_eq!(answer.json()["detail"], "no step of the saga waits for a signal `approved`");
     rig.stop().await;
 }
 

@@ -37,6 +37,7 @@ type AnswerOrder = Box<dyn FnMut() -> Result<(), Refusal> + Send>;
 #[derive(Default)]
 struct Engine {
     starts: Vec<Start>,
+    signals: Vec<(SagaId, Input)>,
     orders: Vec<(SagaId, String, Order)>,
     answer_start: Option<AnswerStart>,
     answer_order: Option<AnswerOrder>,
@@ -148,6 +149,10 @@ impl Engine {
             }
             (Request::Saga(id, Input::Operator { actor, order }), Settle::Ordered(told)) => {
                 self.orders.push((id, actor, order));
+                let _ = told.send(self.answer_order.as_mut().map_or(Ok(()), |answer| answer()));
+            }
+            (Request::Saga(id, input @ Input::Signal { .. }), Settle::Ordered(told)) => {
+                self.signals.push((id, input));
                 let _ = told.send(self.answer_order.as_mut().map_or(Ok(()), |answer| answer()));
             }
             (request, _) => panic!("not for the engine: {request:?}"),
