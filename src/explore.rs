@@ -13,7 +13,7 @@ mod laws;
 mod node;
 mod witness;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -22,8 +22,10 @@ use serde_json::Value;
 use self::choices::Choice;
 use self::node::Node;
 use crate::core::definition::Definition;
+use crate::core::saga::Status;
 use crate::core::start::{InputError, check_input};
 use crate::store::Source;
+use crate::trial::laws::Breach;
 use crate::trial::sample;
 use crate::trial::stage::{self, Decide, Start};
 
@@ -40,7 +42,7 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Bounds {
-        Bounds { attempts: 2, late: 1, states: 1_000_000 }
+        Bounds { attempts: 2, late: 1, states: 200_000 }
     }
 }
 
@@ -108,47 +110,100 @@ pub fn explore(source: &Source, input: Arc<Value>, bounds: Bounds, decide: Decid
         unseen: 0,
         violation: None,
     };
-    let mut seen = HashSet::from([fingerprint::of(&first)]);
-    // How each state was reached first: from which, and by what.
-    let mut ways: Vec<(usize, Option<Choice>)> = vec![(0, None)];
+    let mut seen = HashMap::from([(fingerprint::of(&first), 0)]);
+    let mut graph = Graph { ways: vec![(0, None)], edges: Vec::new(), ends: Vec::new() };
+    let violation =
+        |way: &[Choice], breach| witness::violation(definition, source, &start, bounds, decide, way, breach);
     let mut level = vec![(0, first)];
     while !level.is_empty() {
         let mut next_level = Vec::new();
         for (at, node) in level {
             let (choices, cut) = choices::of(&node, deadline, bounds);
             report.cut += cut;
+            let status = node.stage.saga.status();
             if choices.is_empty() {
-                *report.ends.entry(node.stage.saga.status().as_str()).or_default() += 1;
+                *report.ends.entry(status.as_str()).or_default() += 1;
+            }
+            if choices.is_empty() || status.is_terminal() || status == Status::Suspended {
+                graph.ends.push(at);
             }
             if let Some(breach) = laws::state(&node, choices.is_empty()) {
-                report.violation = Some(witness::violation(definition, &start, decide, &way(&ways, at), breach));
+                report.violation = Some(violation(&graph.way(at), breach));
                 return Ok(report);
             }
             for choice in choices {
                 report.transitions += 1;
                 let (after, breach) = laws::step(&node, &choice);
                 if let Some(breach) = breach {
-                    let mut way = way(&ways, at);
-                    way.push(choice);
-                    report.violation = Some(witness::violation(definition, &start, decide, &way, breach));
+                    let way = [graph.way(at), vec![choice]].concat();
+                    report.violation = Some(violation(&way, breach));
                     return Ok(report);
                 }
-                if !seen.insert(fingerprint::of(&after)) {
-                    continue;
-                }
-                if report.states == bounds.states {
+                let fingerprint = fingerprint::of(&after);
+                if let Some(known) = seen.get(&fingerprint) {
+                    graph.edges.push((at, *known));
+                } else if report.states == bounds.states {
                     report.unseen += 1;
-                    continue;
+                } else {
+                    report.states += 1;
+                    graph.ways.push((at, Some(choice)));
+                    let new = graph.ways.len() - 1;
+                    graph.edges.push((at, new));
+                    seen.insert(fingerprint, new);
+                    next_level.push((new, after));
                 }
-                report.states += 1;
-                ways.push((at, Some(choice)));
-                next_level.push((ways.len() - 1, after));
             }
         }
         report.depth += usize::from(!next_level.is_empty());
         level = next_level;
     }
+    // What was not looked at may be the way out.
+    if report.unseen == 0
+        && let Some(stuck) = graph.without_end()
+    {
+        let message = "whatever happens from here on, the saga does not come to an end".to_owned();
+        report.violation = Some(violation(&graph.way(stuck), Breach { law: "ends", message }));
+    }
     Ok(report)
+}
+
+/// The states that were found, by their places.
+struct Graph {
+    /// How each was reached first: from which, and by what.
+    ways: Vec<(usize, Option<Choice>)>,
+    /// Every way from one to another.
+    edges: Vec<(usize, usize)>,
+    /// Those in which a saga may rest.
+    ends: Vec<usize>,
+}
+
+impl Graph {
+    /// What led to a state, from the start.
+    fn way(&self, mut at: usize) -> Vec<Choice> {
+        let mut way = Vec::new();
+        while let (before, Some(choice)) = &self.ways[at] {
+            way.push(choice.clone());
+            at = *before;
+        }
+        way.reverse();
+        way
+    }
+
+    /// The first state from which no end can be reached.
+    fn without_end(&self) -> Option<usize> {
+        let mut before: Vec<Vec<usize>> = vec![Vec::new(); self.ways.len()];
+        for (from, to) in &self.edges {
+            before[*to].push(*from);
+        }
+        let mut ends = vec![false; self.ways.len()];
+        let mut next = self.ends.clone();
+        while let Some(at) = next.pop() {
+            if !std::mem::replace(&mut ends[at], true) {
+                next.extend(&before[at]);
+            }
+        }
+        ends.iter().position(|ends| !ends)
+    }
 }
 
 /// Inputs to begin with where none is given: one with what the schema requires, and one with everything that it mentions.
@@ -162,15 +217,4 @@ pub fn inputs(definition: &Definition) -> Result<Vec<Arc<Value>>, Vec<InputError
     check_input(definition, &required)?;
     let differs = all != required && check_input(definition, &all).is_ok();
     Ok(if differs { vec![required, all] } else { vec![required] })
-}
-
-/// What led to a state, from the start.
-fn way(ways: &[(usize, Option<Choice>)], mut at: usize) -> Vec<Choice> {
-    let mut way = Vec::new();
-    while let (before, Some(choice)) = &ways[at] {
-        way.push(choice.clone());
-        at = *before;
-    }
-    way.reverse();
-    way
 }

@@ -24,6 +24,7 @@ use crate::core::entry::Resolution;
 use crate::core::saga::{Reason, Status};
 use crate::definitions::{File, Folder};
 use crate::report;
+use crate::store::Source;
 use crate::trial::stage::{self, Decide};
 
 pub use self::read::read;
@@ -57,13 +58,22 @@ pub fn run(file: &File, folder: &Folder, decide: Decide) -> Result<Vec<Outcome>,
     let Scenarios { saga, scenarios } = read(&file.text, definition, &names)?;
     let Some((definition, source)) = folder.definitions.get(&saga) else { return Ok(Vec::new()) };
     let outcomes = scenarios.iter().map(|scenario| {
-        let other = if scenario.alters() { stage::capped(source, scenario.attempts.unwrap_or(u32::MAX)) } else { None };
-        let other = other.map(|other| Definition { timeout: scenario.timeout.or(other.timeout), ..other });
+        let other = scenario.altered(source);
         let definition = other.as_ref().unwrap_or(definition);
         let (line, _) = report::place(&file.text, scenario.span.start);
         outcome(definition, scenario, file.path.to_string_lossy().into_owned(), line, decide)
     });
     Ok(outcomes.collect())
+}
+
+/// How the only scenario of a text ends, for whoever writes one.
+pub(crate) fn ending(text: &str, source: &Source, decide: Decide) -> Option<Status> {
+    let definition = stage::capped(source, u32::MAX)?;
+    let Scenarios { scenarios, .. } = read(text, |_| Some(&definition), &[]).ok()?;
+    let scenario = scenarios.first()?;
+    let other = scenario.altered(source);
+    let record = play::play(other.as_ref().unwrap_or(&definition), scenario, decide);
+    record.saga.map(|saga| saga.status())
 }
 
 fn outcome(definition: &Definition, scenario: &Scenario, file: String, line: usize, decide: Decide) -> Outcome {
@@ -111,9 +121,13 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// Whether it is not about the definition as it is.
-    fn alters(&self) -> bool {
-        self.attempts.is_some() || self.timeout.is_some()
+    /// The definition that it is about, if that is not the one in `source` as it is.
+    fn altered(&self, source: &Source) -> Option<Definition> {
+        if self.attempts.is_none() && self.timeout.is_none() {
+            return None;
+        }
+        let capped = stage::capped(source, self.attempts.unwrap_or(u32::MAX))?;
+        Some(Definition { timeout: self.timeout.or(capped.timeout), ..capped })
     }
 }
 

@@ -118,7 +118,7 @@ impl<'d> Node<'d> {
     }
 
     fn answer(&mut self, flight: Flight, word: Word) {
-        if flight.ticket.action == Action::Probe {
+        if flight.ticket.action == Action::Probe || !self.stage.acts(flight.ticket) {
             return self.hear(flight.ticket, word);
         }
         let key = key(flight.ticket, flight.round);

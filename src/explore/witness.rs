@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::Violation;
 use super::choices::{Choice, Fate, Word};
 use super::node::{Node, Transition};
+use super::{Bounds, Violation};
 use crate::core::definition::{Awaited, Definition, Execute, Wait};
 use crate::core::id::{Action, Spot, Ticket};
+use crate::core::saga::Status;
 use crate::core::time::Time;
+use crate::scenario;
+use crate::store::Source;
 use crate::trial::laws::Breach;
 use crate::trial::stage::{Decide, START, Start};
 use crate::trial::story;
@@ -16,7 +19,9 @@ use crate::trial::story;
 /// Goes the way once more and tells it.
 pub(super) fn violation(
     definition: &Definition,
+    source: &Source,
     start: &Start,
+    bounds: Bounds,
     decide: Decide,
     way: &[Choice],
     breach: Breach,
@@ -39,7 +44,11 @@ pub(super) fn violation(
             note(&mut witness, &mut node);
         }
     }
-    let scenario = witness.scenario(definition, start, law, &message);
+    let text = witness.scenario(definition, start, bounds.attempts, &format!("{law}: {message}"));
+    // What became of it, to be changed into what should have.
+    let ended = |status: &str| format!("{text}expect.status = \"{status}\"\n");
+    let status = scenario::ending(&ended("completed"), source, decide).unwrap_or(Status::Completed);
+    let scenario = ended(status.as_str());
     Violation { law, message, scenario, history }
 }
 
@@ -97,11 +106,9 @@ impl Witness {
         self.reactions.insert(place(ticket), reaction);
     }
 
-    fn scenario(&self, definition: &Definition, start: &Start, law: &str, message: &str) -> String {
-        let mut text =
-            format!("saga = \"{}\"\n\n[[scenario]]\nname  = {:?}\n", definition.name, format!("{law}: {message}"));
+    fn scenario(&self, definition: &Definition, start: &Start, attempts: u32, name: &str) -> String {
+        let mut text = format!("saga = \"{}\"\n\n[[scenario]]\nname  = {:?}\n", definition.name, name);
         let _ = writeln!(text, "input = {}", toml(&start.input));
-        let attempts = self.sent_at.keys().map(|(_, _, attempt)| *attempt).max().unwrap_or(1).max(1);
         let _ = writeln!(text, "attempts = {attempts}");
         if let Some(deadline) = self.deadline {
             let _ = writeln!(text, "timeout = \"{}\"", passed(START, deadline));

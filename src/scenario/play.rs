@@ -220,7 +220,9 @@ impl<'s> Play<'s> {
     fn answers(&mut self, ticket: Ticket, key: Key, what: What) -> Input {
         let (outcome, body) = match what {
             What::Success(body) => {
-                self.ledger.handle(key);
+                if self.stage.acts(ticket) {
+                    self.ledger.handle(key);
+                }
                 let body = body.unwrap_or_else(|| match ticket.action {
                     Action::Compensate => json!({}),
                     Action::Execute | Action::Probe => sample::reply(self.stage.definition, ticket.spot.step),

@@ -24,7 +24,7 @@ pub const LAWS: [(&str, &str); 11] = [
     ("right-set", "what is undone is what was done or is in doubt, no more and no less"),
     ("never-sent", "a step that was never sent is never undone"),
     ("no-way-forward", "a saga that compensates sends no further forward command"),
-    ("pivot", "past its point of no return a saga only goes forward"),
+    ("pivot", "a saga that is past its point of no return does not turn round"),
     ("once", "each attempt is sent once, and no attempt while another is in flight"),
     ("duplicate", "an answer that comes again changes nothing"),
     ("effect", "what participants did is there if the saga completed, and gone if it was undone"),
@@ -44,9 +44,10 @@ pub fn of_turn(definition: &Definition, before: &Saga, after: &Saga, turn: &Turn
     // Entry by entry: what is sent depends on what was true just then.
     let mut saga = before.clone();
     for entry in &turn.entries {
-        let undoes = matches!(entry, Entry::Compensating { .. } | Entry::Sent { action: Action::Compensate, .. });
-        if undoes && past_pivot(definition, &saga) {
-            return breach("pivot", "the saga is undone after its point of no return");
+        // A pivot that was in flight when the saga turned round may still succeed.
+        let turns = saga.phase == Phase::Running && matches!(entry, Entry::Compensating { .. });
+        if turns && past_pivot(definition, &saga) {
+            return breach("pivot", "the saga turns round after its point of no return");
         }
         if let Some(ticket) = sent(saga.id, entry)
             && let Some(breach) = sending(definition, &saga, ticket)

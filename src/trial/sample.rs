@@ -130,7 +130,8 @@ fn of_schema(root: &Value, schema: &Value, all: bool, depth: usize) -> Value {
         Some("null") => Value::Null,
         Some("array") => {
             let least = schema.get("minItems").and_then(Value::as_u64).unwrap_or(1).clamp(1, 100);
-            let item = schema.get("items").map_or(Value::Null, |items| of_schema(root, items, all, depth + 1));
+            let item =
+                schema.get("items").map_or_else(|| "item".into(), |items| of_schema(root, items, all, depth + 1));
             (0..least).map(|_| item.clone()).collect()
         }
         _ => {

@@ -213,6 +213,11 @@ impl<'d> Stage<'d> {
         flights
     }
 
+    /// Whether there is somebody to do what a ticket asks for: nobody does what is waited for, or what an event tells.
+    pub fn acts(&self, ticket: Ticket) -> bool {
+        matches!(addressee(self.step(ticket), ticket.action), To::Participant | To::Child)
+    }
+
     /// The step that a ticket is of.
     pub fn step(&self, ticket: Ticket) -> &'d Step {
         &self.definition.steps[ticket.spot.step]
