@@ -87,9 +87,11 @@ async fn turns(database: &Database, definition: &str, limit: usize) -> Result<Ve
     let (definition, limit) = (statement.string(definition), statement.limit(limit));
     let (leads, taken) = (statement.dialect.leads("definition", &definition), taken(&definition, "turn.lock_key"));
     statement.push(&format!(
-        "SELECT id, priority, lock_key, CAST(CASE WHEN lock_key IS NOT NULL AND EXISTS ({taken}) THEN 1 ELSE 0 END AS bigint) FROM (\
+        "SELECT turn.id, turn.priority, turn.lock_key, \
+         CAST(CASE WHEN claims.token IS NULL THEN 0 ELSE 1 END AS bigint) FROM (\
          SELECT id, priority, lock_key FROM sagas WHERE {leads} AND held = 1 \
-         ORDER BY definition, priority DESC, id LIMIT {limit}) AS turn ORDER BY priority DESC, id"
+         ORDER BY definition, priority DESC, id LIMIT {limit}) AS turn LEFT JOIN claims ON {taken} \
+         ORDER BY turn.priority DESC, turn.id"
     ));
     let rows = database.read(&statement).await?;
     let turn = |row: &super::statement::Row| {
@@ -136,13 +138,19 @@ async fn free_locks(database: &Database, definition: &str) -> Result<Vec<String>
     let mut statement = Statement::new(database.dialect());
     let (definition, limit) = (statement.string(definition), statement.limit(LOCKS));
     let taken = taken(&definition, "behind.lock_key");
-    // From one lock to the next, however many stand behind each.
+    // From one lock to the next, however many stand behind each. Not by `min`: Postgres would begin each step at the first.
+    let next = |after: &str| {
+        format!(
+            "(SELECT lock_key FROM sagas WHERE definition = {definition} AND held = 2{after} ORDER BY lock_key LIMIT 1)"
+        )
+    };
     statement.push(&format!(
-        "WITH RECURSIVE behind(lock_key) AS (\
-         SELECT min(lock_key) FROM sagas WHERE definition = {definition} AND held = 2 UNION ALL \
-         SELECT (SELECT min(lock_key) FROM sagas WHERE definition = {definition} AND held = 2 \
-         AND lock_key > behind.lock_key) FROM behind WHERE behind.lock_key IS NOT NULL) \
-         SELECT lock_key FROM behind WHERE lock_key IS NOT NULL AND NOT EXISTS ({taken}) LIMIT {limit}"
+        "WITH RECURSIVE behind(lock_key) AS (SELECT {} UNION ALL \
+         SELECT {} FROM behind WHERE behind.lock_key IS NOT NULL) \
+         SELECT lock_key FROM behind WHERE lock_key IS NOT NULL AND NOT EXISTS (SELECT 1 FROM claims WHERE {taken}) \
+         LIMIT {limit}",
+        next(""),
+        next(" AND lock_key > behind.lock_key")
     ));
     database.read(&statement).await?.iter().map(|row| row.string(0)).collect()
 }
@@ -157,26 +165,24 @@ async fn free_among<'a>(
     let definition = statement.string(definition);
     let rows = statement.rows(Rows::new("r").texts("lock_key", locks.map(|lock| Cow::Borrowed(&**lock))));
     let taken = taken(&definition, "r.lock_key");
-    statement.push(&format!("SELECT lock_key FROM {rows} WHERE NOT EXISTS ({taken})"));
+    statement.push(&format!("SELECT lock_key FROM {rows} WHERE NOT EXISTS (SELECT 1 FROM claims WHERE {taken})"));
     database.read(&statement).await?.iter().map(|row| row.string(0)).collect()
 }
 
-/// Selects the claim of a lock.
+/// What makes a claim that of a lock.
 fn taken(definition: &str, lock: &str) -> String {
     let kind = codes::claim_kind(ClaimKind::Lock);
-    format!(
-        "SELECT 1 FROM claims WHERE claims.definition = {definition} AND claims.kind = {kind} AND claims.token = {lock}"
-    )
+    format!("claims.definition = {definition} AND claims.kind = {kind} AND claims.token = {lock}")
 }
 
 /// The definitions that have held sagas.
 pub(super) async fn definitions(database: &Database) -> Result<Vec<String>, StoreError> {
+    let next = |held: u8, after: &str| {
+        format!("(SELECT definition FROM sagas WHERE held = {held}{after} ORDER BY definition LIMIT 1)")
+    };
     let of = |held: u8| {
-        format!(
-            "SELECT min(definition) FROM sagas WHERE held = {held} UNION ALL \
-             SELECT (SELECT min(definition) FROM sagas WHERE held = {held} AND definition > of{held}.definition) \
-             FROM of{held} WHERE of{held}.definition IS NOT NULL"
-        )
+        let (first, next) = (next(held, ""), next(held, &format!(" AND definition > of{held}.definition")));
+        format!("SELECT {first} UNION ALL SELECT {next} FROM of{held} WHERE of{held}.definition IS NOT NULL")
     };
     let mut statement = Statement::new(database.dialect());
     statement.push(&format!(

@@ -121,18 +121,21 @@ struct Held {
 /// The claims of these sagas, in the order in which every transaction takes them.
 async fn claims(database: &Database, definition: &str, doomed: &[Ended]) -> Result<Vec<Held>, StoreError> {
     let mut statement = Statement::new(database.dialect());
-    let definition = statement.string(definition);
     let all = statement.rows(Rows::new("r").uuids("id", doomed.iter().map(|saga| saga.id)));
     let keyed = || doomed.iter().filter_map(|saga| saga.key.as_deref().map(|key| (saga.id, key)));
+    let kind = codes::claim_kind(ClaimKind::Key);
     let keys = Rows::new("k")
         .uuids("id", keyed().map(|(id, _)| id))
+        .texts("definition", keyed().map(|_| Cow::Borrowed(definition)))
+        .ints("kind", keyed().map(|_| kind))
         .texts("token", keyed().map(|(_, key)| Cow::Borrowed(key)));
-    let (key, keys) = (codes::claim_kind(ClaimKind::Key), statement.rows(keys));
+    let keys = statement.rows(keys);
+    // The whole key of an index comes from the rows, here and below: else SQLite begins with all claims of the definition.
     statement.push(&format!(
         "SELECT claims.saga_id, claims.kind, claims.token FROM {all} \
          JOIN claims ON claims.saga_id = r.id AND claims.kind <> 1 UNION ALL \
          SELECT claims.saga_id, claims.kind, claims.token FROM {keys} \
-         JOIN claims ON claims.definition = {definition} AND claims.kind = {key} AND claims.token = k.token \
+         JOIN claims ON claims.definition = k.definition AND claims.kind = k.kind AND claims.token = k.token \
          WHERE claims.saga_id = k.id"
     ));
     let status: BTreeMap<Uuid, i64> = doomed.iter().map(|saga| (saga.id, saga.status)).collect();
@@ -166,6 +169,7 @@ async fn delete(
     let part = |kept: bool| {
         let part = || claims.iter().filter(move |claim| (claim.kind == start) == kept);
         Rows::new("c")
+            .texts("definition", part().map(|_| Cow::Borrowed(definition)))
             .ints("kind", part().map(|claim| claim.kind))
             .texts("token", part().map(|claim| Cow::Borrowed(&*claim.token)))
             .uuids("saga_id", part().map(|claim| claim.saga))
@@ -173,18 +177,18 @@ async fn delete(
     };
     if claims.iter().any(|claim| claim.kind != start) {
         let mut statement = Statement::new(dialect);
-        let (definition, gone) = (statement.string(definition), statement.rows(part(false)));
+        let gone = statement.rows(part(false));
         statement.push(&format!(
-            "DELETE FROM claims WHERE definition = {definition} AND (kind, token, saga_id) IN (\
-             SELECT kind, token, saga_id FROM {gone})"
+            "DELETE FROM claims WHERE (definition, kind, token, saga_id) IN (\
+             SELECT definition, kind, token, saga_id FROM {gone})"
         ));
         run.push(statement);
     }
     if claims.iter().any(|claim| claim.kind == start) {
         let mut statement = Statement::new(dialect);
-        let (definition, kept) = (statement.string(definition), statement.rows(part(true)));
+        let kept = statement.rows(part(true));
         statement.push(&format!(
-            "UPDATE claims SET status = c.status FROM {kept} WHERE claims.definition = {definition} \
+            "UPDATE claims SET status = c.status FROM {kept} WHERE claims.definition = c.definition \
              AND claims.kind = c.kind AND claims.token = c.token AND claims.saga_id = c.saga_id"
         ));
         run.push(statement);

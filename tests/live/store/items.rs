@@ -81,7 +81,7 @@ async fn a_stale_write_leaves_items_alone(place: &Place) {
 
 /// A reader beside a writer that changes both chunks each time.
 async fn items_and_row_are_of_one_version(place: &Place) {
-    const CHANGES: u64 = 200;
+    const CHANGES: u64 = 50;
     let (store, reader) = (place.open().await, place.open().await);
     let saga = id();
     let both = |version: u64| vec![chunk(0, 0, &version.to_string()), chunk(0, 1, &version.to_string())];
