@@ -14,7 +14,7 @@ use super::{Failure, Sources, colours, plural, print};
 /// Check definitions: every error and every warning of every file, with its place and how to mend it
 ///
 /// Ends with 1 if there is an error. Commands are held against the topology of the configuration: one that no declared queue
-/// receives is a warning.
+/// receives is a warning. The definitions of a folder are held against each other. docs/definitions.md lists every code.
 #[derive(Debug, Args)]
 pub(super) struct Check {
     #[command(flatten)]
