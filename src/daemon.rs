@@ -128,7 +128,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let (deliveries, waiting_deliveries) = mpsc::channel(WAITING_ITEMS);
     let (timers, alarms) = timers::channel();
     let (ended, _) = broadcast::channel(WAITING_ITEMS);
-    let outbox = Outbox::new(publisher.clone());
+    let outbox = Outbox::new(publisher.clone(), alone(&config));
     let gate = Gate::default();
     let intake = Intake::new(items.clone(), publisher, ended.clone());
     let engine = Engine::new(Parts {
@@ -167,7 +167,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         listening,
         deliveries,
         publications,
-        published,
+        published: published.clone(),
         health: health.clone(),
         stop: stop.clone(),
     };
@@ -189,7 +189,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     tasks.spawn(async move { ("the admission of held sagas", done(admit).await) });
     let timers = timers::run(store.clone(), items, alarms, stopping.clone());
     tasks.spawn(async move { ("the timers", done(timers).await) });
-    let sweep = outbox.sweep(store.clone(), health, stopping.clone());
+    let sweep = outbox.sweep(store.clone(), health, published, stopping.clone());
     tasks.spawn(async move { ("the sweep of the outbox", done(sweep).await) });
     let purge = purge::run(store.clone(), Arc::clone(&definitions), config.store.retention, stopping.clone());
     tasks.spawn(async move { ("the purge of ended sagas", done(purge).await) });
@@ -241,6 +241,11 @@ async fn stopped(terminate: &mut Signal, interrupt: &mut Signal) {
     }
 }
 
+/// Whether no other daemon can have its store.
+fn alone(config: &Config) -> bool {
+    config.store.url.starts_with("sqlite:")
+}
+
 /// Opens the store; a database that can't be reached is waited for.
 async fn open(config: &Config, health: &Health) -> Result<SqlStore, ServeError> {
     let opening = Opening { migrate: config.store.migrate_on_start, exclusive: true };
@@ -255,7 +260,7 @@ async fn open(config: &Config, health: &Health) -> Result<SqlStore, ServeError> 
             }
             Err(error) => return Err(error.into()),
         };
-        if config.store.url.starts_with("sqlite:") {
+        if alone(config) {
             // Nobody else can be publishing these rows: no lease needs to run out first.
             store.release_outbox().await?;
         }

@@ -267,7 +267,12 @@ impl Intake {
     /// Publishes a message again, as it was; true once the broker has it.
     pub async fn publish(&self, message: crate::broker::message::Outgoing) -> bool {
         let (confirmed, outcome) = oneshot::channel();
-        let publication = Publication { outbox: None, message: Arc::new(message), confirmed: Some(confirmed) };
+        let publication = Publication {
+            outbox: None,
+            message: Arc::new(message),
+            confirmed: Some(confirmed),
+            handover: Default::default(),
+        };
         if self.publisher.publish(publication).is_err() {
             return false;
         }

@@ -64,6 +64,7 @@ CREATE TABLE outbox (
     id           uuid     NOT NULL PRIMARY KEY,
     saga_id      uuid     NOT NULL,
     leased_until bigint   NOT NULL,
+    handed       bigint   NOT NULL,             -- how many times it was given to somebody to be sent
     mandatory    smallint NOT NULL,
     exchange     text     NOT NULL,
     routing_key  text     NOT NULL,

@@ -59,6 +59,7 @@ CREATE TABLE outbox (
     id           BLOB    NOT NULL PRIMARY KEY,
     saga_id      BLOB    NOT NULL,
     leased_until INTEGER NOT NULL,
+    handed       INTEGER NOT NULL,              -- how many times it was given to somebody to be sent
     exchange     TEXT    NOT NULL,
     routing_key  TEXT    NOT NULL,
     mandatory    INTEGER NOT NULL,

@@ -1,11 +1,18 @@
 //! Messages as data: no AMQP library's types, so that everything but [`super::amqp`] can be read and tested without one.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use crate::broker::handover::Handover;
 use crate::core::time::Time;
+
+/// The header of a message that the broker may have had before: what becomes of it says nothing of the other copy.
+pub const RESENT: &str = "saga-resent";
 
 /// A message to publish.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +27,18 @@ pub struct Outgoing {
     pub properties: Properties,
     /// Its body.
     pub body: Bytes,
+}
+
+impl Outgoing {
+    /// How long it may wait in its queue.
+    pub fn lifetime(&self) -> Option<Duration> {
+        self.properties.expiration.as_ref()?.parse().ok().map(Duration::from_millis)
+    }
+
+    /// When it has waited long enough, by the clock of whoever wrote it.
+    pub fn expires_at(&self) -> Option<Time> {
+        Some(self.properties.timestamp?.plus(self.lifetime()?))
+    }
 }
 
 /// The AMQP 0-9-1 basic properties that sagad reads or writes. All are optional.
@@ -156,9 +175,11 @@ pub struct Publication {
     /// The outbox row it comes from; `None` for what is not kept in the outbox (wake-ups, answers to starts).
     pub outbox: Option<Uuid>,
     /// The message.
-    pub message: std::sync::Arc<Outgoing>,
+    pub message: Arc<Outgoing>,
     /// Told once the broker has confirmed it; dropped without if it could not be published.
     pub confirmed: Option<tokio::sync::oneshot::Sender<()>>,
+    /// How far its outbox row is.
+    pub handover: Arc<Handover>,
 }
 
 /// What the broker said of a [`Publication`] with an outbox row.
@@ -176,15 +197,24 @@ pub enum Published {
         /// The outbox row.
         outbox: Uuid,
         /// The message.
-        message: std::sync::Arc<Outgoing>,
+        message: Arc<Outgoing>,
         /// What the broker said: `NO_ROUTE`, or that the exchange does not exist.
         text: String,
+    },
+    /// Its time was over before it was sent, this time.
+    Expired {
+        /// The outbox row.
+        outbox: Uuid,
+        /// The message.
+        message: Arc<Outgoing>,
+        /// The broker never had it, and never will.
+        never_sent: bool,
     },
     /// It refused it: a queue with `overflow = reject-publish` is full.
     Refused {
         /// The outbox row.
         outbox: Uuid,
         /// The message.
-        message: std::sync::Arc<Outgoing>,
+        message: Arc<Outgoing>,
     },
 }

@@ -171,6 +171,15 @@ impl<S: Store> Engine<S> {
                         format!("{text}: exchange {:?}, routing key {:?}", message.exchange, message.routing_key);
                     (outbox, message, Reason::Unroutable, text)
                 }
+                Published::Expired { outbox, message, never_sent: true } => {
+                    let text = "the broker could not be reached before its time was over".to_owned();
+                    (outbox, message, Reason::Expired, text)
+                }
+                // If it was handled nevertheless, the answer says so, else the attempt's time-out.
+                Published::Expired { outbox, .. } => {
+                    self.delete_later(outbox);
+                    continue;
+                }
                 Published::Refused { outbox, message } => {
                     let text = format!("the broker refused it: a queue bound to {:?} is full", message.exchange);
                     (outbox, message, Reason::MaxLength, text)
@@ -376,7 +385,12 @@ impl<S: Store> Engine<S> {
     fn wake_at(&self, saga: SagaId, due: Time, now: Time) {
         match wake_up(&self.names, saga, due.since(now)) {
             Some(message) => {
-                let publication = Publication { outbox: None, message: Arc::new(message), confirmed: None };
+                let publication = Publication {
+                    outbox: None,
+                    message: Arc::new(message),
+                    confirmed: None,
+                    handover: Default::default(),
+                };
                 self.outbox.publish_unkept(publication);
             }
             None => self.timers.soon(due, saga),
@@ -427,7 +441,12 @@ impl<S: Store> Engine<S> {
     fn answer_first(&self, delivery: Delivery, answer: Outgoing) {
         let (confirmed, outcome) = oneshot::channel();
         let message = Arc::new(answer);
-        self.outbox.publish_unkept(Publication { outbox: None, message, confirmed: Some(confirmed) });
+        self.outbox.publish_unkept(Publication {
+            outbox: None,
+            message,
+            confirmed: Some(confirmed),
+            handover: Default::default(),
+        });
         tokio::spawn(async move {
             // Confirmed, or refused for good: an answer that nobody can take must not come back for ever.
             let _ = outcome.await;

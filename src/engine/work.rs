@@ -79,6 +79,7 @@ impl Work {
             id: Uuid::now_v7(),
             saga: saga.id,
             leased_until: lease,
+            handed: u32::from(lease != Time(0)),
             message: Arc::new(message),
         });
         self.outbox.extend(rows);

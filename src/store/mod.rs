@@ -67,6 +67,13 @@ pub trait Store: Clone + Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<OutboxRow>, StoreError>> + Send;
 
+    /// Keeps those of these rows that nobody has taken since they were handed out so many times, and gives them this lease.
+    fn keep_outbox(
+        &self,
+        rows: &[(Uuid, u32)],
+        lease: Time,
+    ) -> impl Future<Output = Result<Vec<Uuid>, StoreError>> + Send;
+
     /// Ends every outbox lease: for the start of the only daemon on a store.
     fn release_outbox(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
@@ -341,6 +348,8 @@ pub struct OutboxRow {
     pub saga: SagaId,
     /// Until when its writer, or its last taker, is the one to send it; [`Time`] 0 for whoever takes it.
     pub leased_until: Time,
+    /// How many times it was handed out to be sent: to its writer if it was leased from the first, and to each taker.
+    pub handed: u32,
     /// The message.
     pub message: Arc<Outgoing>,
 }

@@ -122,6 +122,7 @@ pub(super) fn send<'a>(statement: &mut Statement<'a>, writes: &[&'a SagaWrite], 
         .uuids("id", messages().map(|(_, row)| row.id))
         .uuids("saga_id", messages().map(|(saga, _)| saga.0))
         .ints("leased_until", messages().map(|(_, row)| row.leased_until.0))
+        .ints("handed", messages().map(|(_, row)| row.handed.into()))
         .texts("exchange", messages().map(|(_, row)| Cow::Borrowed(&*row.message.exchange)))
         .texts("routing_key", messages().map(|(_, row)| Cow::Borrowed(&*row.message.routing_key)))
         .ints("mandatory", messages().map(|(_, row)| i64::from(row.message.mandatory)))
@@ -129,8 +130,8 @@ pub(super) fn send<'a>(statement: &mut Statement<'a>, writes: &[&'a SagaWrite], 
         .bytes("body", messages().map(|(_, row)| &*row.message.body));
     let rows = statement.rows(rows);
     statement.push(&format!(
-        "INSERT INTO outbox (id, saga_id, leased_until, exchange, routing_key, mandatory, properties, body) \
-         SELECT id, saga_id, leased_until, exchange, routing_key, mandatory, properties, body FROM {rows} WHERE {which}"
+        "INSERT INTO outbox (id, saga_id, leased_until, handed, exchange, routing_key, mandatory, properties, body) \
+         SELECT id, saga_id, leased_until, handed, exchange, routing_key, mandatory, properties, body FROM {rows} WHERE {which}"
     ));
 }
 

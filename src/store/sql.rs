@@ -123,8 +123,8 @@ impl Store for SqlStore {
         statement.push(&format!(
             "WITH ready AS MATERIALIZED (\
              SELECT id FROM outbox WHERE leased_until < {now} ORDER BY leased_until, id LIMIT {limit} {skip_locked}) \
-             UPDATE outbox SET leased_until = {lease} FROM ready WHERE outbox.id = ready.id \
-             RETURNING outbox.id, saga_id, leased_until, exchange, routing_key, mandatory, properties, body"
+             UPDATE outbox SET leased_until = {lease}, handed = handed + 1 FROM ready WHERE outbox.id = ready.id \
+             RETURNING outbox.id, saga_id, leased_until, handed, exchange, routing_key, mandatory, properties, body"
         ));
         let rows = self.write(&statement).await?;
         // A row that can't be read must not keep the others from being sent. It stays, and is told of at each sweep.
@@ -138,6 +138,24 @@ impl Store for SqlStore {
         let mut taken: Vec<OutboxRow> = rows.iter().filter_map(readable).collect();
         taken.sort_unstable_by_key(|row| row.id);
         Ok(taken)
+    }
+
+    async fn keep_outbox(&self, rows: &[(Uuid, u32)], lease: Time) -> Result<Vec<Uuid>, StoreError> {
+        let mut rows = rows.to_vec();
+        // In one order, as everybody who locks rows of it.
+        rows.sort_unstable();
+        let mut statement = self.statement();
+        let lease = statement.int(lease.0);
+        let held = statement.rows(
+            Rows::new("h")
+                .uuids("id", rows.iter().map(|(id, _)| *id))
+                .ints("handed", rows.iter().map(|(_, handed)| i64::from(*handed))),
+        );
+        statement.push(&format!(
+            "UPDATE outbox SET leased_until = {lease} FROM {held} \
+             WHERE outbox.id = h.id AND outbox.handed = h.handed RETURNING outbox.id"
+        ));
+        self.write(&statement).await?.iter().map(|row| row.uuid(0)).collect()
     }
 
     async fn release_outbox(&self) -> Result<(), StoreError> {
@@ -317,14 +335,15 @@ pub(super) fn saga(row: &Row) -> Result<StoredSaga, StoreError> {
 
 fn outbox_row(row: &Row) -> Result<OutboxRow, StoreError> {
     let message = Outgoing {
-        exchange: row.string(3)?,
-        routing_key: row.string(4)?,
-        mandatory: row.int(5)? != 0,
-        properties: properties(row, 6)?,
-        body: row.bytes(7)?,
+        exchange: row.string(4)?,
+        routing_key: row.string(5)?,
+        mandatory: row.int(6)? != 0,
+        properties: properties(row, 7)?,
+        body: row.bytes(8)?,
     };
+    let handed = row.count(3)?;
     let (id, saga, leased_until) = (row.uuid(0)?, SagaId(row.uuid(1)?), Time(row.int(2)?));
-    Ok(OutboxRow { id, saga, leased_until, message: Arc::new(message) })
+    Ok(OutboxRow { id, saga, leased_until, handed, message: Arc::new(message) })
 }
 
 /// The columns that [`dead_letter`] reads.

@@ -270,7 +270,7 @@ fn dead(signer: &Signer, message: &Incoming) -> Result<Meaning, Unplaceable> {
     let died = time(death.and_then(|death| death.get("time")));
     let deadline = time(properties.headers.get(header::SAGA_DEADLINE));
     let outlived = reason == Reason::Expired && died.zip(deadline).is_some_and(|(died, deadline)| died > deadline);
-    let delivered_before = counted || outlived;
+    let delivered_before = counted || outlived || was_resent(properties);
     Ok(Meaning::Saga(saga, Input::Undelivered { spot, action, attempt, reason, message: text, delivered_before }))
 }
 
@@ -315,6 +315,11 @@ pub fn confirmed(signer: &Signer, message: &Outgoing) -> Option<(SagaId, Input)>
     Some((saga, Input::Answer { spot, action, attempt, answer }))
 }
 
+/// Whether the broker may have had it twice: of a copy that nobody took follows nothing for the other.
+fn was_resent(properties: &Properties) -> bool {
+    properties.headers.get(header::SAGA_RESENT) == Some(&Value::Bool(true))
+}
+
 /// What a returned or refused command tells its saga; `None` for messages that are no commands.
 pub fn undelivered(
     signer: &Signer,
@@ -323,7 +328,8 @@ pub fn undelivered(
     message: String,
 ) -> Option<(SagaId, Input)> {
     let Ticket { saga, spot, action, attempt } = signer.read(properties.message_id.as_deref()?)?;
-    Some((saga, Input::Undelivered { spot, action, attempt, reason, message, delivered_before: false }))
+    let delivered_before = was_resent(properties);
+    Some((saga, Input::Undelivered { spot, action, attempt, reason, message, delivered_before }))
 }
 
 #[cfg(test)]
@@ -442,9 +448,10 @@ mod tests {
     fn what_dies_after_its_attempt_was_in_somebodys_hands() {
         let signer = Signer::new(&[7; 32]);
         let ticket = Ticket { saga: SagaId(Uuid::nil()), spot: 0.into(), action: Action::Execute, attempt: 1 };
-        let had = |reason: &str, time: &str| {
+        let had = |reason: &str, time: &str, resent: Value| {
             let death = json!([{ "reason": reason, "queue": "q", "time": time }]);
-            let headers = json!({ "x-death": death, "saga-deadline": "2026-01-02T03:04:05.678Z" });
+            let headers =
+                json!({ "x-death": death, "saga-deadline": "2026-01-02T03:04:05.678Z", "saga-resent": resent });
             let mut message = incoming(Inbox::Dead, headers);
             message.properties.message_id = Some(signer.sign(ticket));
             match read(&signer, &message, 100, SagaId(Uuid::nil())) {
@@ -453,8 +460,11 @@ mod tests {
             }
         };
         // RabbitMQ tells whole seconds.
-        assert!(!had("expired", "2026-01-02T03:04:05.000Z"));
-        assert!(had("expired", "2026-01-02T03:04:06.000Z"));
-        assert!(!had("maxlen", "2026-01-02T03:04:06.000Z"));
+        assert!(!had("expired", "2026-01-02T03:04:05.000Z", Value::Null));
+        assert!(had("expired", "2026-01-02T03:04:06.000Z", Value::Null));
+        assert!(!had("maxlen", "2026-01-02T03:04:06.000Z", Value::Null));
+        // And what was sent twice may have been in somebody's hands the other time.
+        assert!(had("expired", "2026-01-02T03:04:05.000Z", json!(true)));
+        assert!(had("maxlen", "2026-01-02T03:04:05.000Z", json!(true)));
     }
 }

@@ -25,6 +25,7 @@ pub mod header {
     pub const SAGA_DEADLINE: &str = "saga-deadline";
     pub const SAGA_OUTCOME: &str = "saga-outcome";
     pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+    pub use crate::broker::message::RESENT as SAGA_RESENT;
     pub const TRACEPARENT: &str = "traceparent";
     /// Where an event came from that is kept by sagad and handed in again.
     pub const EVENT_EXCHANGE: &str = "saga-event-exchange";

@@ -8,6 +8,7 @@ mod dead_letters;
 mod events;
 mod guarantees;
 mod operations;
+mod outages;
 mod retention;
 mod signals;
 mod starts;

@@ -160,7 +160,7 @@ fn message(saga: SagaId, body: &[u8]) -> OutboxRow {
         properties: Properties::default(),
         body: Bytes::copy_from_slice(body),
     };
-    OutboxRow { id: Uuid::now_v7(), saga, leased_until: Time(0), message: Arc::new(message) }
+    OutboxRow { id: Uuid::now_v7(), saga, leased_until: Time(0), handed: 0, message: Arc::new(message) }
 }
 
 fn sagas(sagas: Vec<SagaWrite>) -> Batch {

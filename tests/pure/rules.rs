@@ -873,7 +873,7 @@ fn what_comes_back_is_a_transient_failure_of_its_attempt() {
 fn only_what_may_have_been_handled_is_in_doubt() {
     let cases = [
         (Reason::Unroutable, false, false),
-        (Reason::Unroutable, true, false),
+        (Reason::Unroutable, true, true),
         (Reason::Expired, false, false),
         (Reason::Expired, true, true),
         (Reason::MaxLength, false, false),

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
@@ -18,8 +18,10 @@ use tokio_util::sync::CancellationToken;
 use super::End;
 use super::connect::{REPLY_TIMEOUT, describe, open_channel};
 use super::convert::{Encoded, outgoing};
+use crate::broker::handover::Ready;
 use crate::broker::message::{Outgoing, Publication, Published};
 use crate::broker::publisher::Publications;
+use crate::core::time::Time;
 
 /// Messages published before their confirms are awaited. Enough that the round trip costs nothing, and a batch is still done in a few
 /// milliseconds.
@@ -47,6 +49,8 @@ pub(super) struct Outbound {
 struct Slot {
     publication: Publication,
     fate: Option<Fate>,
+    /// As it was sent for the first time in this epoch. If the broker has no queue for it a moment later, it had none then.
+    at_first: Option<Arc<Outgoing>>,
 }
 
 /// What became of a message.
@@ -55,6 +59,10 @@ enum Fate {
     Confirmed,
     Returned(String),
     Refused,
+    /// Its time was over before it was sent again.
+    Expired,
+    /// It was not sent, and the outbox sees to it.
+    Left,
 }
 
 /// Why a round of publishing did not settle all of its messages.
@@ -86,6 +94,7 @@ impl Outbound {
             Ok(lane) => lane,
             Err(end) => return end,
         };
+        self.flight.iter_mut().for_each(|slot| slot.at_first = None);
         while !over.is_cancelled() {
             if self.flight.is_empty() && !self.fill(stop, over).await {
                 return End::Stopped;
@@ -113,7 +122,7 @@ impl Outbound {
                 () = over.cancelled() => {}
             }
         }
-        self.flight.extend(self.taken.drain(..).map(|publication| Slot { publication, fate: None }));
+        self.flight.extend(self.taken.drain(..).map(|publication| Slot { publication, fate: None, at_first: None }));
         !self.flight.is_empty()
     }
 
@@ -126,9 +135,9 @@ impl Outbound {
         let outcomes: Vec<Published> = self
             .flight
             .drain(..)
-            .filter_map(|Slot { publication, fate }| {
+            .filter_map(|Slot { publication, fate, at_first }| {
                 publications.done(&publication);
-                tell(publication, fate?)
+                tell(publication, at_first, fate?)
             })
             .collect();
         if let Some(permit) = permit {
@@ -138,18 +147,20 @@ impl Outbound {
 }
 
 /// Tells whoever waits for this message alone; what the outbox must know is left.
-fn tell(publication: Publication, fate: Fate) -> Option<Published> {
-    let Publication { outbox, message, confirmed } = publication;
+fn tell(publication: Publication, at_first: Option<Arc<Outgoing>>, fate: Fate) -> Option<Published> {
+    let Publication { outbox, message, confirmed, .. } = publication;
     if let (Fate::Confirmed, Some(confirmed)) = (&fate, confirmed) {
         // Who waited may have given up.
         let _ = confirmed.send(());
     }
     let outbox = outbox?;
-    Some(match fate {
-        Fate::Confirmed => Published::Confirmed { outbox, message },
-        Fate::Returned(text) => Published::Returned { outbox, message, text },
-        Fate::Refused => Published::Refused { outbox, message },
-    })
+    match fate {
+        Fate::Confirmed => Some(Published::Confirmed { outbox, message }),
+        Fate::Returned(text) => Some(Published::Returned { outbox, message: at_first.unwrap_or(message), text }),
+        Fate::Refused => Some(Published::Refused { outbox, message }),
+        Fate::Expired => Some(Published::Expired { outbox, message, never_sent: false }),
+        Fate::Left => None,
+    }
 }
 
 /// The channel to publish on, and what has been learnt of the broker in this epoch.
@@ -247,9 +258,19 @@ impl<'a> Lane<'a> {
     /// Publishes the messages of `round` and waits for all their confirms. Sets the fate of those that have one, also when others do not.
     async fn round(&mut self, flight: &mut [Slot], round: &[usize]) -> Result<(), Trouble> {
         let frame_max = self.connection.configuration().frame_max();
+        let now = Time::from(SystemTime::now());
         let mut sent = Vec::with_capacity(round.len());
         for at in round {
             let slot = &mut flight[*at];
+            slot.fate = match slot.publication.ready(now) {
+                Ready::Send => None,
+                Ready::Expired => Some(Fate::Expired),
+                Ready::Left => Some(Fate::Left),
+            };
+            if slot.fate.is_some() {
+                continue;
+            }
+            slot.at_first.get_or_insert_with(|| Arc::clone(&slot.publication.message));
             match outgoing(&slot.publication.message, frame_max) {
                 Ok(encoded) => {
                     let mut sending: Sending<'_> =

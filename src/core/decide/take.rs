@@ -165,8 +165,7 @@ impl Transition<'_> {
         let taken = state.pending && attempt == state.attempt;
         let handling = match failure.reason {
             _ if taken => Handling::Maybe,
-            Reason::Unroutable => Handling::Never,
-            Reason::Expired | Reason::MaxLength if !delivered_before => Handling::Never,
+            Reason::Unroutable | Reason::Expired | Reason::MaxLength if !delivered_before => Handling::Never,
             _ => Handling::Maybe,
         };
         if state.in_flight() && attempt == state.attempt {

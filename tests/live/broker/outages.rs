@@ -55,7 +55,12 @@ async fn nothing_is_lost_when_the_broker_is_killed_under_load() {
         for number in 0..20_000 {
             let outbox = Uuid::now_v7();
             let message = std::sync::Arc::new(command("", &key, number));
-            let publication = sagad::broker::message::Publication { outbox: Some(outbox), message, confirmed: None };
+            let publication = sagad::broker::message::Publication {
+                outbox: Some(outbox),
+                message,
+                confirmed: None,
+                handover: Default::default(),
+            };
             publisher.publish(publication).expect("the link runs");
             sent.push(outbox);
             if number % 100 == 99 {

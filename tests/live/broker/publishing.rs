@@ -18,6 +18,7 @@ async fn outcomes(link: &mut Link, count: usize) -> HashMap<Uuid, Published> {
         let outcome = link.next().await;
         let (Published::Confirmed { outbox, .. }
         | Published::Returned { outbox, .. }
+        | Published::Expired { outbox, .. }
         | Published::Refused { outbox, .. }) = &outcome;
         assert!(outcomes.insert(*outbox, outcome).is_none(), "told twice");
     }
@@ -188,7 +189,12 @@ async fn who_waits_without_an_outbox_row_is_told_of_success_only() {
     let mut link = Link::start(scope.config(), &Topology::default());
     let publish = |message: Outgoing| {
         let (confirmed, outcome) = oneshot::channel();
-        let publication = Publication { outbox: None, message: Arc::new(message), confirmed: Some(confirmed) };
+        let publication = Publication {
+            outbox: None,
+            message: Arc::new(message),
+            confirmed: Some(confirmed),
+            handover: Default::default(),
+        };
         link.publisher.publish(publication).expect("the link runs");
         outcome
     };

@@ -211,7 +211,8 @@ async fn the_largest_and_oddest_values_come_back(place: &Place) {
             },
             body: Bytes::copy_from_slice(body),
         };
-        let row = OutboxRow { id: Uuid::now_v7(), saga, leased_until: Time(i64::MIN), message: Arc::new(message) };
+        let row =
+            OutboxRow { id: Uuid::now_v7(), saga, leased_until: Time(i64::MIN), handed: 0, message: Arc::new(message) };
         write.outbox = vec![row.clone()];
         put(&store, vec![write]).await;
 

@@ -15,6 +15,7 @@ over_both!(
     two_takers_share_what_is_due,
     outbox_rows_are_leased_oldest_first,
     outbox_leases_can_be_ended,
+    outbox_rows_know_how_often_they_were_handed_out,
     two_takers_share_the_outbox,
 );
 
@@ -123,6 +124,21 @@ async fn outbox_leases_can_be_ended(place: &Place) {
     let ids = outbox(&store, &[i64::MAX, 7, 0]).await;
     store.release_outbox().await.expect("a release");
     assert_eq!(take(&store, 1, 100, 10).await, ids);
+}
+
+async fn outbox_rows_know_how_often_they_were_handed_out(place: &Place) {
+    let store = place.open().await;
+    let ids = outbox(&store, &[0, 0]).await;
+    let handed = async |now| {
+        let rows = store.take_outbox(Time(now), Time(now + 10), 10).await.expect("the outbox");
+        rows.iter().map(|row| row.handed).collect::<Vec<_>>()
+    };
+    assert_eq!(handed(10).await, [1, 1], "its first taker is the first to have it");
+    let kept = store.keep_outbox(&[(ids[0], 1), (ids[1], 2), (Uuid::now_v7(), 1)], Time(50)).await;
+    assert_eq!(kept.expect("kept"), [ids[0]]);
+    assert_eq!(handed(40).await, [2], "what is kept is leased");
+    assert!(store.keep_outbox(&[(ids[1], 1)], Time(90)).await.expect("kept").is_empty());
+    assert_eq!(handed(60).await, [2, 3]);
 }
 
 async fn two_takers_share_the_outbox(place: &Place) {

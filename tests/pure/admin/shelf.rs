@@ -201,6 +201,10 @@ impl Store for Shelf {
         unreachable!("the API sends nothing from the outbox")
     }
 
+    async fn keep_outbox(&self, _: &[(Uuid, u32)], _: Time) -> Result<Vec<Uuid>, StoreError> {
+        unreachable!("the API sends nothing from the outbox")
+    }
+
     async fn release_outbox(&self) -> Result<(), StoreError> {
         unreachable!("the API sends nothing from the outbox")
     }
