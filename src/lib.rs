@@ -11,6 +11,7 @@
 
 pub mod admin;
 pub mod admission;
+pub mod asyncapi;
 pub mod bench;
 pub mod broker;
 pub mod config;

@@ -1,5 +1,6 @@
 //! What `sagad` can be told on the command line; one file for each group of commands.
 
+mod asyncapi;
 mod bench;
 mod check;
 mod config;
@@ -31,6 +32,8 @@ Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 the daemon, o
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(name = "asyncapi")]
+    AsyncApi(asyncapi::AsyncApi),
     Bench(bench::Bench),
     Check(check::Check),
     Config(config::Show),
@@ -91,6 +94,7 @@ impl Cli {
     /// Does what was asked; complaints go to standard error.
     pub(crate) fn run(self) -> ExitCode {
         let outcome = match self.command {
+            Command::AsyncApi(asyncapi) => asyncapi.run(),
             Command::Bench(bench) => bench.run(),
             Command::Check(check) => check.run(),
             Command::Config(show) => show.run(),

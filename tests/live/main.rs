@@ -1,5 +1,6 @@
 //! Tests against real services: databases, RabbitMQ, processes.
 
+mod asyncapi;
 mod bench;
 mod broker;
 mod conformance;
