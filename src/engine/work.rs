@@ -66,7 +66,8 @@ impl Work {
     /// A saga that begins.
     pub(super) fn born(saga: Saga, pinned: Arc<Pinned>, birth: Birth, claims: Vec<(Claim, Option<SagaId>)>) -> Work {
         let known = Work::known(saga, pinned, birth.input.len(), true);
-        Work { expected: 0, birth: Some(birth), claims, ..known }
+        // It may have a list from the first: nothing of it is stored.
+        Work { expected: 0, birth: Some(birth), stored_elements: Vec::new(), claims, ..known }
     }
 
     /// Takes over what was decided.

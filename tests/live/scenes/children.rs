@@ -93,13 +93,6 @@ async fn a_child_that_can_not_begin_fails_its_step_at_once() {
         let ended = stage.ends(&wrong, "compensated").await;
         let message = ended["error"]["message"].as_str().expect("a message");
         assert!(message.contains("does not fit the definition") && message.contains("/order"), "{message}");
-
-        std::fs::remove_file(stage.site.folder().join("sagas/shipment.toml")).expect("removed");
-        let (status, changes) = stage.daemon.post("/v1/definitions/reload", &json!({})).await;
-        assert_eq!((status.as_u16(), &changes["removed"]), (200, &json!(["shipment"])), "{changes}");
-        let unknown = stage.start("order", json!({ "order": "A-1" })).await;
-        let ended = stage.ends(&unknown, "compensated").await;
-        assert_eq!(ended["error"]["message"], "there is no definition `shipment`", "{ended}");
         assert!(stage.letters(0).await.is_empty(), "the parent knows: nothing is kept");
     }
 }
@@ -123,5 +116,49 @@ async fn cancelling_a_parent_undoes_what_its_child_has_done() {
         stage.ends(&parent, "compensated").await;
         stage.ends(id(&ship), "compensated").await;
         stage.is_quiet("b");
+    }
+}
+
+const FLEET: &str = r#"
+[[steps]]
+name    = "ships"
+foreach = "{{ input.orders }}"
+saga    = "shipment"
+input   = { order = "{{ item }}" }
+max_parallel = 3
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_element_of_a_list_has_a_child_of_its_own() {
+    for (site, database) in sites().await {
+        site.define("fleet", &saga("fleet", "", FLEET));
+        site.define("shipment", &saga("shipment", "", CHILD));
+        let mut stage = Stage::with(site, database).await;
+        let parent = stage.start("fleet", json!({ "orders": ["A-1", "A-2", "A-3"] })).await;
+        let mut children = Vec::new();
+        for _ in 0..3 {
+            let pack = stage.take("a").await;
+            children.push(pack.text("saga-id"));
+            match pack.body()["order"].as_str() {
+                Some("A-2") => pack.fail().await,
+                _ => pack.answer(json!({ "parcel": 7 })).await,
+            };
+        }
+        let mut undone = Vec::new();
+        for _ in 0..2 {
+            let undo = stage.take("a").await;
+            assert_eq!(undo.routing_key(), "a.unpack");
+            undone.push(undo.text("saga-id"));
+            undo.succeed().await;
+        }
+        let ended = stage.ends(&parent, "compensated").await;
+        assert_eq!((&ended["error"]["step"], &ended["error"]["reason"]), (&json!("ships"), &json!("child")), "{ended}");
+        for child in &children {
+            stage.ends(child, "compensated").await;
+        }
+        children.retain(|child| !undone.contains(child));
+        assert_eq!(children.len(), 1, "what failed has nothing to undo");
+        stage.is_quiet("a");
+        assert!(stage.letters(0).await.is_empty());
     }
 }
