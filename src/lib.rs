@@ -20,6 +20,7 @@ pub mod core;
 pub mod daemon;
 pub mod definitions;
 pub mod engine;
+pub mod explain;
 pub mod explore;
 pub mod graph;
 pub mod health;

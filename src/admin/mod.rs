@@ -13,6 +13,7 @@ mod access;
 mod body;
 mod dead_letters;
 mod definitions;
+mod explanation;
 mod orders;
 mod path;
 pub mod problem;
@@ -77,6 +78,7 @@ pub fn router<S: Store>(api: Arc<Api<S>>, access: Access) -> Router {
         .route("/v1/sagas", get(sagas::list).post(sagas::start))
         .route("/v1/sagas/{id}", get(sagas::show))
         .route("/v1/sagas/{id}/history", get(sagas::history))
+        .route("/v1/sagas/{id}/explanation", get(explanation::show))
         .route("/v1/sagas/{id}/cancel", post(orders::cancel))
         .route("/v1/sagas/{id}/suspend", post(orders::suspend))
         .route("/v1/sagas/{id}/resume", post(orders::resume))

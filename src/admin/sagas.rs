@@ -12,6 +12,7 @@ use super::body::{Json, Members, Query, non_empty};
 use super::path::SagaPath;
 use super::problem::{Answer, Kind, Problem};
 use super::{Actor, Api, Page, view, wait};
+use crate::core::definition::Definition;
 use crate::core::id::SagaId;
 use crate::core::saga::{Saga, Status};
 use crate::core::time::Time;
@@ -37,8 +38,13 @@ pub(super) struct Shown {
 }
 
 impl Shown {
+    /// The revision, if it can be read.
+    pub(super) fn definition(&self) -> Option<&Definition> {
+        self.pinned.as_ref().map(|pinned| &pinned.definition)
+    }
+
     pub(super) fn view(&self) -> view::Saga<'_> {
-        view::Saga::new(&self.saga, self.pinned.as_ref().map(|pinned| &pinned.definition))
+        view::Saga::new(&self.saga, self.definition())
     }
 }
 

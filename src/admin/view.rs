@@ -1,6 +1,6 @@
 //! How sagas and their histories look from outside: docs/http.md, byte for byte.
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::core::definition::Definition;
@@ -8,15 +8,7 @@ use crate::core::id::{Spot, StepIx};
 use crate::core::saga::{self, ActionState, Failure, Phase, Progress, StepState, Unit};
 use crate::core::time::Time;
 
-/// RFC 3339, UTC, milliseconds.
-#[derive(Clone, Copy, Debug)]
-pub struct At(pub Time);
-
-impl Serialize for At {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(&self.0)
-    }
-}
+pub use crate::core::time::At;
 
 /// A saga with its steps.
 #[derive(Debug, Serialize)]

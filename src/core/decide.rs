@@ -23,9 +23,9 @@ use serde_json::Value;
 
 use crate::core::answer::RawAnswer;
 use crate::core::apply::apply;
-use crate::core::definition::Definition;
+use crate::core::definition::{Definition, Retry};
 use crate::core::entry::Entry;
-use crate::core::id::{SagaId, Ticket};
+use crate::core::id::{Action, SagaId, Spot, Ticket};
 use crate::core::input::{Forbidden, Input};
 use crate::core::saga::Saga;
 use crate::core::time::Time;
@@ -177,6 +177,12 @@ pub fn decide(definition: &Definition, saga: &Saga, input: Input, now: Time) -> 
     transition.take(input)?;
     transition.advance();
     Ok(transition.into_decision())
+}
+
+/// How long an attempt of an action may take, if that is bounded, and how often it is tried.
+pub fn terms(definition: &Definition, saga: &Saga, spot: Spot, action: Action) -> (Option<Duration>, Retry) {
+    let transition = Transition::new(definition, saga.clone(), saga.updated_at);
+    (transition.time_to_answer(spot, action), transition.retry(spot.step, action))
 }
 
 /// A saga on its way from one state to the next.

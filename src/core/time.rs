@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A point in time in milliseconds since 1970-01-01T00:00:00Z: the precision of both databases and of AMQP's peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -47,6 +47,29 @@ impl fmt::Display for Time {
         const END_OF_9999: i64 = 253_402_300_799_999;
         let millis = self.0.clamp(0, END_OF_9999).unsigned_abs();
         humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(millis)).fmt(f)
+    }
+}
+
+/// A point in time for those outside: RFC 3339, UTC, milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct At(pub Time);
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Serialize for At {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for At {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<At, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(from)?;
+        Time::parse(&text).map(At).map_err(serde::de::Error::custom)
     }
 }
 

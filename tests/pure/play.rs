@@ -217,6 +217,14 @@ impl Play {
         }
         self.saga = saga;
         self.ignored = ignored;
+        // Whatever it is that it waits for, it can be told.
+        let explanation = sagad::explain::explain(&self.definition, &self.saga, self.now);
+        assert_eq!(
+            explanation.waits.is_empty(),
+            self.saga.status().is_terminal(),
+            "{explanation:#?}\n{:#?}",
+            self.saga
+        );
         self.sent.extend(commands);
     }
 
