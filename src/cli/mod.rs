@@ -3,10 +3,13 @@
 mod asyncapi;
 mod bench;
 mod check;
+mod client;
 mod config;
 mod conformance;
+mod explain;
 mod explore;
 mod graph;
+mod orders;
 mod schema;
 mod serve;
 mod test;
@@ -35,14 +38,21 @@ enum Command {
     #[command(name = "asyncapi")]
     AsyncApi(asyncapi::AsyncApi),
     Bench(bench::Bench),
+    Cancel(orders::Cancel),
     Check(check::Check),
     Config(config::Show),
     Conformance(conformance::Conformance),
+    Explain(explain::Explain),
     Explore(explore::Explore),
     Graph(graph::Graph),
     Migrate(serve::Migrate),
+    Resolve(orders::Resolve),
+    Resume(orders::Resume),
+    Retry(orders::Retry),
     Schema(schema::Schema),
     Serve(serve::Serve),
+    Signal(orders::Signal),
+    Suspend(orders::Suspend),
     Test(test::Test),
 }
 
@@ -96,14 +106,21 @@ impl Cli {
         let outcome = match self.command {
             Command::AsyncApi(asyncapi) => asyncapi.run(),
             Command::Bench(bench) => bench.run(),
+            Command::Cancel(cancel) => cancel.run(),
             Command::Check(check) => check.run(),
             Command::Config(show) => show.run(),
             Command::Conformance(conformance) => conformance.run(),
+            Command::Explain(explain) => explain.run(),
             Command::Explore(explore) => explore.run(),
             Command::Graph(graph) => graph.run(),
             Command::Migrate(migrate) => migrate.run(),
+            Command::Resolve(resolve) => resolve.run(),
+            Command::Resume(resume) => resume.run(),
+            Command::Retry(retry) => retry.run(),
             Command::Schema(schema) => schema.run(),
             Command::Serve(serve) => serve.run(),
+            Command::Signal(signal) => signal.run(),
+            Command::Suspend(suspend) => suspend.run(),
             Command::Test(test) => test.run(),
         };
         match outcome {

@@ -6,6 +6,7 @@ mod children;
 mod commands;
 mod dead_letters;
 mod events;
+mod explaining;
 mod guarantees;
 mod operations;
 mod outages;

@@ -85,3 +85,28 @@ async fn wrong_certificates_are_told_before_anything_is_served() {
     std::fs::write(folder.path().join("cert.pem"), other.cert.pem()).unwrap();
     assert!(message().await.contains("can't be used"), "{}", message().await);
 }
+
+#[tokio::test]
+async fn commands_speak_https_with_daemons_they_trust() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path());
+    let server = Server::bind(&config(folder.path()).http).await.unwrap();
+    let (address, stopping) = (server.address(), CancellationToken::new());
+    let serving = tokio::spawn(server.serve(starting(Health::new()), stopping.clone()));
+    let other = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(folder.path().join("other.pem"), other.cert.pem()).unwrap();
+    let explain = async |certificates: &str| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_sagad"));
+        command.args(["explain", "00000000-0000-0000-0000-000000000007"]);
+        command.args(["--url", &format!("https://localhost:{}", address.port())]);
+        command.env("SSL_CERT_FILE", folder.path().join(certificates)).env_remove("SAGAD_TOKEN");
+        let output = command.output().await.unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, error) = explain("cert.pem").await;
+    assert!(code == Some(1) && error.contains("sagad is starting"), "{code:?}: {error}");
+    let (code, error) = explain("other.pem").await;
+    assert!(code == Some(3) && error.contains("certificate") && error.contains("SSL_CERT_FILE"), "{code:?}: {error}");
+    stopping.cancel();
+    serving.await.unwrap();
+}
