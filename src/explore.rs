@@ -42,7 +42,7 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Bounds {
-        Bounds { attempts: 2, late: 1, states: 200_000 }
+        Bounds { attempts: 2, late: 1, states: 100_000 }
     }
 }
 

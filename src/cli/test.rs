@@ -20,8 +20,8 @@ use super::{Failure, Sources, print};
 pub(super) struct Test {
     #[command(flatten)]
     sources: Sources,
-    /// Files, and folders of files; the definitions are those below the same folders [default: the configuration's
-    /// definitions.path]
+    /// Files, and folders of files; the definitions are those below the same folders, or else below the configuration's
+    /// definitions.path [default: definitions.path]
     paths: Vec<PathBuf>,
     /// Print JSON: { scenarios: [{ saga, scenario, file, line, passed, differences, history }], problems, passed, failed }
     #[arg(long)]
@@ -33,12 +33,13 @@ pub(super) struct Test {
 
 impl Test {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let paths = match self.paths.as_slice() {
-            [] => vec![self.sources.load()?.definitions.path],
-            paths => paths.to_vec(),
-        };
+        let configured = self.sources.load()?.definitions.path;
+        let paths = if self.paths.is_empty() { vec![configured.clone()] } else { self.paths.clone() };
         let folders: Vec<PathBuf> = paths.iter().map(|path| folder_of(path)).collect();
-        let folder = definitions::read(&folders, None);
+        let mut folder = definitions::read(&folders, None);
+        if folder.files.is_empty() {
+            folder = definitions::read(&[configured], None);
+        }
         let mut files = definitions::read_scenarios(&paths);
         if files.is_empty() {
             let searched: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();

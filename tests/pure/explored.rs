@@ -68,6 +68,18 @@ fn all_that_can_happen_to_two_steps() {
 }
 
 #[test]
+fn the_shipped_sagas_keep_every_law() {
+    let sagas = std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("sagas");
+    for (name, (definition, source)) in definitions::read(&[sagas], None).definitions {
+        for input in sagad::explore::inputs(&definition).unwrap() {
+            let bounds = Bounds { attempts: 1, late: 1, states: 3_000 };
+            let report = explore(&source, input, bounds, SHIPPED).unwrap();
+            assert!(report.violation.is_none(), "{name}: {:#?}", report.violation);
+        }
+    }
+}
+
+#[test]
 fn a_bound_that_was_reached_is_told() {
     let report = explored(TWO, Bounds { states: 50, ..Bounds::default() }, SHIPPED);
     assert_eq!(report.states, 50);

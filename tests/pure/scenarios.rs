@@ -259,6 +259,19 @@ fn the_command_tells_what_happened() {
 }
 
 #[test]
+fn scenarios_may_be_in_a_folder_of_their_own() {
+    let folder = Folder::of("");
+    for name in ["sagas", "scenarios"] {
+        std::fs::create_dir(folder.path(name)).unwrap();
+    }
+    std::fs::rename(folder.path("two.toml"), folder.path("sagas/two.toml")).unwrap();
+    let scenarios = "saga = 'two'\n[[scenario]]\nname = 'right'\nexpect.status = 'completed'\n";
+    std::fs::write(folder.path("scenarios/two.test.toml"), scenarios).unwrap();
+    let (code, out, err) = folder.test(&["scenarios"]);
+    assert_eq!((code, out.as_str()), (0, "ok      two: right\n1 scenario: all passed\n"), "{err}");
+}
+
+#[test]
 fn nothing_to_play_is_wrong_usage() {
     let folder = Folder::of("");
     std::fs::remove_file(folder.path("two.test.toml")).unwrap();
