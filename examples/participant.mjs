@@ -23,6 +23,7 @@ const commands = {
 
 function handle(routingKey, headers, content) {
   const body = JSON.parse(content);
+  // One charge for each saga. In a step with `foreach`, `saga-item` says which of its elements: it would belong to the key.
   const { "saga-id": saga, "idempotency-key": key } = headers;
   db.exec("BEGIN IMMEDIATE"); // the effect and the memory of it: both or neither
   try {

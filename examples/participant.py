@@ -27,6 +27,7 @@ def refund(saga, body):
 
 
 def handle(routing_key, headers, body):
+    # One charge for each saga. In a step with `foreach`, `saga-item` says which of its elements: it would belong to the key.
     key, saga, body = headers["idempotency-key"], headers["saga-id"], json.loads(body)
     do = {"payment.charge": charge, "payment.refund": refund}[routing_key]
     db.execute("BEGIN IMMEDIATE")  # the effect and the memory of it: both or neither

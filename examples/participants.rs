@@ -325,7 +325,11 @@ fn read(delivery: &Delivery) -> Option<Command> {
         routing_key: delivery.routing_key.to_string(),
         idempotency_key: text("idempotency-key")?,
         saga: text("saga-id")?,
-        step: text("saga-step")?,
+        // Each element of a step with `foreach` is a piece of work of its own.
+        step: match headers.get("saga-item") {
+            Some(AMQPValue::LongLongInt(item)) => format!("{}/{item}", text("saga-step")?),
+            _ => text("saga-step")?,
+        },
         attempt: match headers.get("saga-attempt") {
             Some(AMQPValue::LongLongInt(number)) => *number,
             Some(AMQPValue::LongInt(number)) => i64::from(*number),
