@@ -110,7 +110,7 @@ pub fn explore(source: &Source, input: Arc<Value>, bounds: Bounds, decide: Decid
         unseen: 0,
         violation: None,
     };
-    let mut seen = HashMap::from([(fingerprint::of(&first), 0)]);
+    let mut seen = HashMap::from([(fingerprint::of(&first, bounds), 0)]);
     let mut graph = Graph { ways: vec![(0, None)], edges: Vec::new(), ends: Vec::new() };
     let violation =
         |way: &[Choice], breach| witness::violation(definition, source, &start, bounds, decide, way, breach);
@@ -139,7 +139,7 @@ pub fn explore(source: &Source, input: Arc<Value>, bounds: Bounds, decide: Decid
                     report.violation = Some(violation(&way, breach));
                     return Ok(report);
                 }
-                let fingerprint = fingerprint::of(&after);
+                let fingerprint = fingerprint::of(&after, bounds);
                 if let Some(known) = seen.get(&fingerprint) {
                     graph.edges.push((at, *known));
                 } else if report.states == bounds.states {

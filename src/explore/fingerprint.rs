@@ -6,6 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::Value;
 
+use super::Bounds;
 use super::node::Node;
 use crate::core::definition::Definition;
 use crate::core::id::{Action, Spot, Ticket};
@@ -14,9 +15,11 @@ use crate::core::time::Time;
 use crate::trial::stage::{START, action_of, units};
 
 /// 128 bits of a state.
-pub(super) fn of(node: &Node<'_>) -> u128 {
+pub(super) fn of(node: &Node<'_>, bounds: Bounds) -> u128 {
+    // More attempts than that there are only past the point of no return, and nothing but one more follows from any of them.
+    let most = bounds.attempts.saturating_add(1);
     let on_its_way = |spot: Spot| node.late.iter().any(|late| late.ticket.spot == spot);
-    let essence = essence(node.stage.definition, &node.stage.saga, on_its_way);
+    let essence = essence(node.stage.definition, &node.stage.saga, most, on_its_way);
     let mut ledger = node.ledger.clone();
     // What was said of a command matters as long as somebody may still handle it.
     ledger.forget(|(spot, action, _)| {
@@ -27,7 +30,7 @@ pub(super) fn of(node: &Node<'_>) -> u128 {
     let elements: Vec<_> = units(&essence).filter(|(spot, _)| spot.item.is_some()).collect();
     let saga = without_past(&serde_json::to_vec(&(&essence, elements)).unwrap_or_default(), node.stage.now);
     // Attempts are told apart by how far they are behind the latest.
-    let late = node.late.iter().map(|late| (relative(&node.stage.saga, late.ticket), late.key, late.done));
+    let late = node.late.iter().map(|late| (relative(&node.stage.saga, late.ticket, most), late.key, late.done));
     let late: Vec<_> = late.collect();
     let half = |salt: u8| {
         let mut hasher = DefaultHasher::new();
@@ -37,13 +40,13 @@ pub(super) fn of(node: &Node<'_>) -> u128 {
     half(0) << 64 | half(1)
 }
 
-fn relative(saga: &Saga, ticket: Ticket) -> (Ticket, u32) {
+fn relative(saga: &Saga, ticket: Ticket, most: u32) -> (Ticket, u32) {
     let latest = action_of(saga, ticket).map_or(0, |action| action.attempt);
-    (Ticket { attempt: 0, ..ticket }, latest.saturating_sub(ticket.attempt))
+    (Ticket { attempt: 0, ..ticket }, latest.saturating_sub(ticket.attempt).min(most))
 }
 
 /// What of a saga's state decides what can happen to it.
-fn essence(definition: &Definition, saga: &Saga, on_its_way: impl Fn(Spot) -> bool) -> Saga {
+fn essence(definition: &Definition, saga: &Saga, most: u32, on_its_way: impl Fn(Spot) -> bool) -> Saga {
     let mut saga = saga.clone();
     (saga.entries, saga.version) = (0, 0);
     (saga.created_at, saga.updated_at, saga.started_at) = (START, START, None);
@@ -73,14 +76,14 @@ fn essence(definition: &Definition, saga: &Saga, on_its_way: impl Fn(Spot) -> bo
         if !step.compensate.as_ref().is_some_and(|compensate| compensate.on.failure) {
             unit.execute.handled = false;
         }
-        simplify(&mut unit.execute, Action::Execute, alone);
-        simplify(&mut unit.compensate, Action::Compensate, alone);
-        simplify(&mut unit.probe, Action::Probe, alone);
+        simplify(&mut unit.execute, Action::Execute, most, alone);
+        simplify(&mut unit.compensate, Action::Compensate, most, alone);
+        simplify(&mut unit.probe, Action::Probe, most, alone);
     }
     saga
 }
 
-fn simplify(state: &mut ActionState, action: Action, alone: bool) {
+fn simplify(state: &mut ActionState, action: Action, most: u32, alone: bool) {
     state.started_at = None;
     let plain = |failure: &mut Failure| {
         let reason = if failure.reason == Reason::Timeout { Reason::Timeout } else { Reason::Failure };
@@ -105,16 +108,13 @@ fn simplify(state: &mut ActionState, action: Action, alone: bool) {
         }
         _ => {
             // Past the point of no return attempts have no end; only how far they are behind the latest counts.
-            let old = state.tries().saturating_sub(MOST_TOLD_APART) + state.spent;
+            let old = state.tries().saturating_sub(most) + state.spent;
             (state.attempt, state.spent, state.void) = (state.attempt - old, 0, 0);
             state.unanswered.iter_mut().for_each(|attempt| *attempt = attempt.saturating_sub(old));
             state.unanswered.dedup();
         }
     }
 }
-
-/// So many attempts in a row are told apart.
-const MOST_TOLD_APART: u32 = 100;
 
 /// The state's JSON with 0 for each time that has passed, and 1 for each that is to come: which of several timers is next, where all else
 /// is the same, is tried once. A number is a time if it lies in the years of a trial: replies and inputs of trials have no such numbers,

@@ -80,6 +80,14 @@ fn the_shipped_sagas_keep_every_law() {
 }
 
 #[test]
+fn attempts_without_end_are_not_states_without_end() {
+    let toml = TWO.replace("compensate.command = 'a.undo'", "pivot = true\ncompensate = false");
+    let report = explored(&toml, Bounds::default(), SHIPPED);
+    assert!(report.violation.is_none(), "{:#?}", report.violation);
+    assert!(report.unseen == 0 && report.depth < 50, "{report:?}");
+}
+
+#[test]
 fn a_bound_that_was_reached_is_told() {
     let report = explored(TWO, Bounds { states: 50, ..Bounds::default() }, SHIPPED);
     assert_eq!(report.states, 50);
