@@ -19,6 +19,7 @@ pub mod conformance;
 pub mod core;
 pub mod daemon;
 pub mod definitions;
+pub mod diff;
 pub mod engine;
 pub mod explain;
 pub mod explore;

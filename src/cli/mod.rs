@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod config;
 mod conformance;
+mod diff;
 mod explain;
 mod explore;
 mod graph;
@@ -42,6 +43,7 @@ enum Command {
     Check(check::Check),
     Config(config::Show),
     Conformance(conformance::Conformance),
+    Diff(diff::Compare),
     Explain(explain::Explain),
     Explore(explore::Explore),
     Graph(graph::Graph),
@@ -110,6 +112,7 @@ impl Cli {
             Command::Check(check) => check.run(),
             Command::Config(show) => show.run(),
             Command::Conformance(conformance) => conformance.run(),
+            Command::Diff(compare) => compare.run(),
             Command::Explain(explain) => explain.run(),
             Command::Explore(explore) => explore.run(),
             Command::Graph(graph) => graph.run(),

@@ -6,6 +6,7 @@ mod asyncapi;
 mod check;
 mod config;
 mod definitions;
+mod diff;
 mod explain;
 mod explored;
 mod forms;
