@@ -201,6 +201,8 @@ pub enum Published {
         /// What the broker said: `NO_ROUTE`, or that the exchange does not exist.
         text: String,
     },
+    /// Where it goes nothing is confirmed for now: it is not known to be there, and is to be sent again later.
+    Deferred(Uuid),
     /// Its time was over before it was sent, this time.
     Expired {
         /// The outbox row.

@@ -175,13 +175,21 @@ impl<S: Store> Engine<S> {
                     let text = "the broker could not be reached before its time was over".to_owned();
                     (outbox, message, Reason::Expired, text)
                 }
+                // The row stays: the sweep finds it when its lease is over.
+                Published::Deferred(row) => {
+                    self.outbox.settled([row]);
+                    continue;
+                }
                 // If it was handled nevertheless, the answer says so, else the attempt's time-out.
                 Published::Expired { outbox, .. } => {
                     self.delete_later(outbox);
                     continue;
                 }
                 Published::Refused { outbox, message } => {
-                    let text = format!("the broker refused it: a queue bound to {:?} is full", message.exchange);
+                    let text = format!(
+                        "the broker refused it: a queue bound to {:?} is full or has no leader",
+                        message.exchange
+                    );
                     (outbox, message, Reason::MaxLength, text)
                 }
             };

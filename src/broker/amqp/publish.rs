@@ -3,12 +3,13 @@
 //! What is in flight lives outside the epoch, so that what a broken link left unconfirmed is published again in the next one, before
 //! anything newer.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::FutureExt;
 use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{Channel, Confirmation, Connection, ErrorKind};
@@ -27,8 +28,15 @@ use crate::core::time::Time;
 /// milliseconds.
 const BATCH: usize = 512;
 
-/// How long a batch may take on a broker that is not blocked.
-const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a batch may take on a broker that is not blocked. Then one of the destinations may be why: a queue that has lost its leader
+/// confirms nothing, and beyond some thirty messages, or at the first, RabbitMQ lets the whole channel wait for it.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often it is tried whether a slow destination confirms again, with one message.
+const PROBE_EVERY: Duration = Duration::from_secs(15);
+
+/// How long that one may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Exchanges remembered as bad; past it, it is cheaper to find out again.
 const MAX_SUSPECTS: usize = 1000;
@@ -43,7 +51,11 @@ pub(super) struct Outbound {
     taken: Vec<Publication>,
     /// The batch, in order.
     flight: Vec<Slot>,
+    slow: Slow,
 }
+
+/// Exchanges and routing keys whose messages are not confirmed, and when to try again.
+type Slow = HashMap<(String, String), Instant>;
 
 /// One message of the batch.
 struct Slot {
@@ -51,6 +63,12 @@ struct Slot {
     fate: Option<Fate>,
     /// As it was sent for the first time in this epoch. If the broker has no queue for it a moment later, it had none then.
     at_first: Option<Arc<Outgoing>>,
+}
+
+/// Exchange and routing key.
+fn destination(slot: &Slot) -> (String, String) {
+    let message = &slot.publication.message;
+    (message.exchange.clone(), message.routing_key.clone())
 }
 
 /// What became of a message.
@@ -63,6 +81,8 @@ enum Fate {
     Expired,
     /// It was not sent, and the outbox sees to it.
     Left,
+    /// Its destination confirms nothing for now.
+    Deferred,
 }
 
 /// Why a round of publishing did not settle all of its messages.
@@ -74,12 +94,20 @@ enum Trouble {
     },
     /// The channel was closed before, over nobody knows what.
     Stale,
+    /// Some were not confirmed in time.
+    Silence(Vec<usize>),
     Over(End),
 }
 
 impl Outbound {
     pub(super) fn new(publications: Publications, published: mpsc::Sender<Vec<Published>>) -> Outbound {
-        Outbound { publications, published, taken: Vec::with_capacity(BATCH), flight: Vec::with_capacity(BATCH) }
+        Outbound {
+            publications,
+            published,
+            taken: Vec::with_capacity(BATCH),
+            flight: Vec::with_capacity(BATCH),
+            slow: Slow::new(),
+        }
     }
 
     /// Publishes until the link breaks, until what is waiting is published after `stop`, or until the batch is settled after `over`.
@@ -90,11 +118,25 @@ impl Outbound {
         stop: &CancellationToken,
         over: &CancellationToken,
     ) -> End {
-        let mut lane = match Lane::open(connection, blocked).await {
+        self.flight.iter_mut().for_each(|slot| slot.at_first = None);
+        let mut slow = std::mem::take(&mut self.slow);
+        let end = self.publish(connection, blocked, &mut slow, stop, over).await;
+        self.slow = slow;
+        end
+    }
+
+    async fn publish(
+        &mut self,
+        connection: &Connection,
+        blocked: watch::Receiver<bool>,
+        slow: &mut Slow,
+        stop: &CancellationToken,
+        over: &CancellationToken,
+    ) -> End {
+        let mut lane = match Lane::open(connection, blocked, slow).await {
             Ok(lane) => lane,
             Err(end) => return end,
         };
-        self.flight.iter_mut().for_each(|slot| slot.at_first = None);
         while !over.is_cancelled() {
             if self.flight.is_empty() && !self.fill(stop, over).await {
                 return End::Stopped;
@@ -159,6 +201,7 @@ fn tell(publication: Publication, at_first: Option<Arc<Outgoing>>, fate: Fate) -
         Fate::Returned(text) => Some(Published::Returned { outbox, message: at_first.unwrap_or(message), text }),
         Fate::Refused => Some(Published::Refused { outbox, message }),
         Fate::Expired => Some(Published::Expired { outbox, message, never_sent: false }),
+        Fate::Deferred => Some(Published::Deferred(outbox)),
         Fate::Left => None,
     }
 }
@@ -171,27 +214,40 @@ struct Lane<'a> {
     /// Exchanges over which the broker closed the channel. What goes to one of them is published after all else, so that it takes nothing with it if
     /// it does so again.
     suspects: HashSet<String>,
+    /// Exchanges and routing keys whose messages are not confirmed, and when to try again.
+    slow: &'a mut Slow,
 }
 
 impl<'a> Lane<'a> {
-    async fn open(connection: &'a Connection, blocked: watch::Receiver<bool>) -> Result<Lane<'a>, End> {
+    async fn open(
+        connection: &'a Connection,
+        blocked: watch::Receiver<bool>,
+        slow: &'a mut Slow,
+    ) -> Result<Lane<'a>, End> {
         let channel = confirming_channel(connection).await?;
-        Ok(Lane { connection, channel, blocked, suspects: HashSet::new() })
+        Ok(Lane { connection, channel, blocked, suspects: HashSet::new(), slow })
     }
 
-    /// Publishes until every message has its fate. Each round settles at least one message, or ends the epoch.
+    /// Publishes until every message has its fate. Each round settles at least one message, finds a slow destination, or ends the epoch.
     async fn settle(&mut self, flight: &mut [Slot]) -> Result<(), End> {
         let mut unexplained = 0;
         loop {
-            let open: Vec<usize> = (0..flight.len()).filter(|at| flight[*at].fate.is_none()).collect();
+            let (open, held): (Vec<usize>, Vec<usize>) = (0..flight.len())
+                .filter(|at| flight[*at].fate.is_none())
+                .partition(|at| self.slow.is_empty() || !self.slow.contains_key(&destination(&flight[*at])));
             if open.is_empty() {
-                return Ok(());
+                match held.first() {
+                    None => return Ok(()),
+                    Some(first) => self.probe(flight, *first, &held).await?,
+                }
+                continue;
             }
             let trusted = |at: &usize| !self.suspects.contains(&flight[*at].publication.message.exchange);
             let (good, bad): (Vec<usize>, Vec<usize>) = open.into_iter().partition(trusted);
             let round = if good.is_empty() { bad } else { good };
-            match self.round(flight, &round).await {
+            match self.round(flight, &round, CONFIRM_TIMEOUT).await {
                 Ok(()) => {}
+                Err(Trouble::Silence(silent)) => self.suspect(flight, &silent).await?,
                 Err(Trouble::Stale) if unexplained < MAX_UNEXPLAINED => {
                     unexplained += 1;
                     self.reopen().await?;
@@ -202,6 +258,55 @@ impl<'a> Lane<'a> {
                     self.blame(flight, &round, code, &text).await?;
                 }
                 Err(Trouble::Over(end)) => return Err(end),
+            }
+        }
+    }
+
+    /// These were not confirmed: any of their destinations may be why, as one queue that does not answer can hold up a channel. Each has to
+    /// prove itself alone.
+    async fn suspect(&mut self, flight: &[Slot], silent: &[usize]) -> Result<(), End> {
+        if self.slow.len() > MAX_SUSPECTS {
+            self.slow.clear();
+        }
+        let now = Instant::now();
+        self.slow.extend(silent.iter().map(|at| (destination(&flight[*at]), now)));
+        self.reopen().await
+    }
+
+    /// Tries whether the destination of the message at `first` confirms, if it is time to, and leaves what goes there to the outbox if not.
+    async fn probe(&mut self, flight: &mut [Slot], first: usize, held: &[usize]) -> Result<(), End> {
+        let at = destination(&flight[first]);
+        let next = Instant::now() + PROBE_EVERY;
+        if self.slow.get(&at).is_some_and(|due| *due <= Instant::now()) {
+            self.slow.insert(at.clone(), next);
+            match self.round(flight, &[first], PROBE_TIMEOUT).await {
+                Err(Trouble::Over(end)) => return Err(end),
+                Err(Trouble::Silence(_)) => {
+                    let (exchange, routing_key) = &at;
+                    tracing::warn!(
+                        exchange,
+                        routing_key,
+                        "messages are not confirmed; they are set aside, others go on"
+                    );
+                    self.set_aside(flight, &at, held);
+                    return self.reopen().await;
+                }
+                Ok(()) => {}
+                // It answers, be it with an error, which is dealt with as ever.
+                Err(Trouble::Stale | Trouble::Channel { .. }) => self.reopen().await?,
+            }
+            self.slow.remove(&at);
+        } else {
+            self.set_aside(flight, &at, held);
+        }
+        Ok(())
+    }
+
+    fn set_aside(&self, flight: &mut [Slot], to: &(String, String), held: &[usize]) {
+        for at in held {
+            let slot = &mut flight[*at];
+            if slot.fate.is_none() && destination(slot) == *to {
+                slot.fate = Some(Fate::Deferred);
             }
         }
     }
@@ -234,8 +339,9 @@ impl<'a> Lane<'a> {
             if flight[*at].fate.is_some() {
                 continue;
             }
-            match self.round(flight, &[*at]).await {
+            match self.round(flight, &[*at], CONFIRM_TIMEOUT).await {
                 Ok(()) => {}
+                Err(Trouble::Silence(silent)) => self.suspect(flight, &silent).await?,
                 Err(Trouble::Over(end)) => return Err(end),
                 Err(Trouble::Stale) => self.reopen().await?,
                 Err(Trouble::Channel { text, .. }) => {
@@ -256,7 +362,7 @@ impl<'a> Lane<'a> {
     }
 
     /// Publishes the messages of `round` and waits for all their confirms. Sets the fate of those that have one, also when others do not.
-    async fn round(&mut self, flight: &mut [Slot], round: &[usize]) -> Result<(), Trouble> {
+    async fn round(&mut self, flight: &mut [Slot], round: &[usize], patience: Duration) -> Result<(), Trouble> {
         let frame_max = self.connection.configuration().frame_max();
         let now = Time::from(SystemTime::now());
         let mut sent = Vec::with_capacity(round.len());
@@ -283,20 +389,21 @@ impl<'a> Lane<'a> {
             }
         }
         let mut answers = Answers::default();
-        for (at, sending, first) in sent {
+        let mut silent = Vec::new();
+        for (at, mut sending, first) in sent {
             let answer = match first {
-                Poll::Ready(answer) => answer,
-                Poll::Pending => match patiently(sending, &mut self.blocked).await {
-                    Some(answer) => answer,
-                    None => {
-                        let seconds = CONFIRM_TIMEOUT.as_secs();
-                        answers.trouble =
-                            Some(Trouble::Over(End::Lost(format!("the broker does not confirm within {seconds} s"))));
-                        break;
-                    }
-                },
+                Poll::Ready(answer) => Some(answer),
+                // They were sent together: who waits for one has waited for all.
+                Poll::Pending if !silent.is_empty() => (&mut sending).now_or_never(),
+                Poll::Pending => patiently(sending, &mut self.blocked, patience).await,
             };
-            answers.take(at, answer);
+            match answer {
+                Some(answer) => answers.take(at, answer),
+                None => silent.push(at),
+            }
+        }
+        if !silent.is_empty() && answers.trouble.is_none() {
+            answers.trouble = Some(Trouble::Silence(silent));
         }
         answers.settle(flight)
     }
@@ -312,9 +419,13 @@ async fn send(channel: &Channel, message: Arc<Outgoing>, encoded: Encoded) -> la
 }
 
 /// Awaits for so long as the broker may take; while it blocks us, for ever.
-async fn patiently<F: Future + Unpin>(mut future: F, blocked: &mut watch::Receiver<bool>) -> Option<F::Output> {
+async fn patiently<F: Future + Unpin>(
+    mut future: F,
+    blocked: &mut watch::Receiver<bool>,
+    patience: Duration,
+) -> Option<F::Output> {
     loop {
-        if let Ok(output) = tokio::time::timeout(CONFIRM_TIMEOUT, &mut future).await {
+        if let Ok(output) = tokio::time::timeout(patience, &mut future).await {
             return Some(output);
         }
         let changed = blocked.has_changed().unwrap_or(false);
@@ -373,7 +484,7 @@ impl Answers {
         let says_more = match &self.trouble {
             None | Some(Trouble::Stale) => true,
             Some(Trouble::Channel { .. }) => matches!(trouble, Trouble::Over(_)),
-            Some(Trouble::Over(_)) => false,
+            Some(Trouble::Over(_) | Trouble::Silence(_)) => false,
         };
         if says_more {
             self.trouble = Some(trouble);

@@ -19,6 +19,7 @@ async fn outcomes(link: &mut Link, count: usize) -> HashMap<Uuid, Published> {
         let (Published::Confirmed { outbox, .. }
         | Published::Returned { outbox, .. }
         | Published::Expired { outbox, .. }
+        | Published::Deferred(outbox)
         | Published::Refused { outbox, .. }) = &outcome;
         assert!(outcomes.insert(*outbox, outcome).is_none(), "told twice");
     }

@@ -1,5 +1,6 @@
 //! Commands that the broker gets late, twice or never.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use lapin::options::QueueDeclareOptions;
@@ -97,4 +98,40 @@ async fn of_a_command_that_may_be_there_twice_nothing_is_known_when_one_dies() {
     undo.succeed().await;
     let ended = stage.ends(&id, "compensated").await;
     assert_eq!(ended["error"]["reason"], "expired", "{ended}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_does_not_answer_holds_up_nobody_else() {
+    const STUCK: &str = "[[topology.queues]]\nname = \"PREFIX-stuck\"\ntype = \"quorum\"\ndead_letter = false\n\
+                         bind = [{ exchange = \"PREFIX-commands\", routing_key = \"stuck.*\" }]\n";
+    let node = rabbitmq::private().await;
+    let site = Site::new(&node.url(), None).with_queues(&["a", "b"]).with_config(STUCK);
+    site.define("stuck", &saga("stuck", "", &step("stuck.one", "120s")));
+    site.define("well", &saga("well", "", &step("a.one", "20s")));
+    let mut stage = Stage::open(site).await;
+    let queue = format!("'%2F_{}'", stage.site.name("stuck"));
+    node.ctl(&["eval", &format!("ok = sys:suspend({queue}).")]).await;
+    let mut stuck = Vec::new();
+    for _ in 0..40 {
+        stuck.push(stage.start("stuck", json!({})).await);
+    }
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let well = stage.start("well", json!({})).await;
+        stage.take("a").await.succeed().await;
+        stage.ends(&well, "completed").await;
+        assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    }
+    let waiting = stage.saga(&stuck[0]).await;
+    assert_eq!(waiting["status"], "running", "{waiting}");
+    node.ctl(&["eval", &format!("ok = sys:resume({queue}).")]).await;
+    let mut done = HashSet::new();
+    while done.len() < stuck.len() {
+        // Some come twice.
+        done.insert(stage.take("stuck").await.succeed().await.text("saga-id"));
+    }
+    for id in stuck {
+        stage.ends(&id, "completed").await;
+    }
+    assert!(!stage.daemon.log().contains("no link to the broker"), "the link was never cut");
 }
