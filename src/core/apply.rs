@@ -168,6 +168,9 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
                 state.handled |= *handling == Handling::Answered;
                 state.last_failure = Some(failure.clone());
                 if *handling == Handling::Maybe {
+                    if state.unanswered.len() == MOST_UNANSWERED {
+                        state.unanswered.remove(1);
+                    }
                     state.unanswered.push(*attempt);
                 }
             }
@@ -189,9 +192,16 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
                 *state = ActionState { round: state.round + 1, ..anew(state) };
             }
         }
-        Entry::Retried { spot, action, .. } => {
+        Entry::GivenUp { spot, failure } => {
+            set(saga, *spot, Action::Compensate, Progress::GivenUp { at, failure: failure.clone() });
+        }
+        Entry::Retried { spot, action, afresh, .. } => {
             if let Some(state) = action_of(saga, *spot, *action) {
                 state.spent = state.attempt;
+                if *afresh {
+                    state.void = state.attempt;
+                    state.started_at = None;
+                }
                 state.last_failure = state.failure().cloned();
                 state.progress = Progress::Idle;
             }
@@ -236,6 +246,10 @@ fn stop_asking(saga: &mut Saga, spot: Spot) {
         *probe = anew(probe);
     }
 }
+
+/// How many attempts without an answer are remembered, the first and the last ones: past the point of no return there is no end of
+/// them.
+const MOST_UNANSWERED: usize = 64;
 
 /// How many ids of signals and events are remembered.
 const REMEMBERED: usize = 64;

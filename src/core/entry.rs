@@ -209,12 +209,22 @@ pub enum Entry {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// What a child left behind is not undone any more: it has given that up itself.
+    GivenUp {
+        /// The unit.
+        spot: Spot,
+        /// What the child says.
+        failure: Failure,
+    },
     /// An operator gave a failed action fresh attempts.
     Retried {
         /// The unit.
         spot: Spot,
         /// Which action.
         action: Action,
+        /// By another child than the one that has failed.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        afresh: bool,
         /// Who.
         actor: String,
         /// The operator's words.

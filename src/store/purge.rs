@@ -55,7 +55,7 @@ struct Ended {
     status: i64,
     ended_at: i64,
     key: Option<String>,
-    /// It is a step of a saga that has not ended.
+    /// A saga above it has not ended, or was not purged: it may still have this one undone.
     parent_goes_on: bool,
 }
 
@@ -92,7 +92,7 @@ async fn page(
     let ranges: Vec<String> = ended.map(of_status).collect();
     statement.push(&format!(
         "SELECT sagas.id, sagas.version, sagas.status, sagas.ended_at, sagas.key, \
-         CAST(CASE WHEN parents.id IS NOT NULL AND parents.ended_at IS NULL THEN 1 ELSE 0 END AS bigint) \
+         CAST(CASE WHEN parents.ended_at IS NULL AND parents.id IS NOT NULL OR parents.parent IS NOT NULL THEN 1 ELSE 0 END AS bigint) \
          FROM (SELECT id FROM ({}) AS parts ORDER BY id LIMIT {limit}) AS page JOIN sagas ON sagas.id = page.id \
          LEFT JOIN sagas AS parents ON parents.id = sagas.parent ORDER BY sagas.id",
         ranges.join(" UNION ALL ")

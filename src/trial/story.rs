@@ -74,6 +74,9 @@ impl Teller<'_> {
             Entry::Compensating { error, .. } => format!("compensates: {}", self.error(error)),
             Entry::Suspended { reason, .. } => format!("waits for an operator: {reason}"),
             Entry::Resumed { .. } => "goes on".to_owned(),
+            Entry::GivenUp { spot, failure } => {
+                format!("{} could not undo all that it did: {}", self.name(*spot), why(failure))
+            }
             Entry::Retried { spot, action, actor, .. } => {
                 format!("{actor} has {} tried again", self.action(*spot, *action))
             }

@@ -637,6 +637,113 @@ fn nobody_but_its_parent_undoes_a_child_and_none_past_its_pivot() {
     play.is(Status::Running);
 }
 
+#[test]
+fn a_child_that_left_something_behind_makes_its_parent_a_failure() {
+    let mut play = Play::of(&parent());
+    play.success("a 1");
+    let body = json!({ "error": { "message": "no refund", "details": { "status": "failed" } } });
+    answer(&mut play, 1, Action::Execute, 1, Some(Outcome::Failure), body);
+    play.success("undo a 1");
+    play.is(Status::Failed);
+    assert_eq!(play.step("ship"), "compensation_failed");
+    // And the child says so.
+    let toml = "on_compensation_failure = 'continue'\n".to_owned() + &sequence(&["a", "b"]);
+    let (mut play, _) = child(&crate::play::whole(&toml));
+    play.success("a 1");
+    play.failure("b 1");
+    play.failure("undo a 1");
+    play.timer();
+    play.failure("undo a 2");
+    play.is(Status::Failed);
+    let Some(Effect::Answer(last)) = play.others().last() else { panic!("it says nothing") };
+    assert_eq!(last.answer.body["error"]["details"]["status"], "failed");
+}
+
+#[test]
+fn a_child_that_has_failed_is_tried_again_as_another_one() {
+    let toml = format!("{}[[steps]]\nname = 'ship'\nsaga = 'shipment'\n", step("p", "pivot = true"));
+    let mut play = Play::of(&toml);
+    play.success("p 1");
+    let first = order(&play);
+    answer(&mut play, 1, Action::Execute, 1, Some(Outcome::Failure), json!({ "error": "no truck" }));
+    play.waits_for("ship");
+    play.now = play.now.plus(SECOND);
+    play.resume();
+    let second = order(&play);
+    assert_eq!((second.ticket.attempt, second.child == first.child), (2, false));
+    answer(&mut play, 1, Action::Execute, 1, Some(Outcome::Failure), json!({ "error": "no truck" }));
+    assert_eq!(play.ignored, Some(Ignored::Stale), "the first one's word does not count any more");
+    answer(&mut play, 1, Action::Execute, 2, Some(Outcome::Success), Value::Null);
+    play.is(Status::Completed);
+}
+
+#[test]
+fn a_child_that_was_refused_after_its_undo_was_asked_for_has_nothing_to_undo() {
+    let mut play = Play::of(&parent());
+    play.success("a 1");
+    play.order(Order::Cancel { reason: None }).unwrap();
+    answer(&mut play, 1, Action::Compensate, 1, Some(Outcome::Retry), json!({ "error": "there is no saga yet" }));
+    play.fresh();
+    answer(&mut play, 1, Action::Execute, 1, Some(Outcome::Failure), json!({ "error": "its key is in use" }));
+    play.sends(&["undo a 1"]);
+    assert_eq!(play.step("ship"), "failed");
+}
+
+// ---- late, unreadable, suspended -----------------------------------------------------------------------------------
+
+#[test]
+fn a_late_success_that_breaks_its_schema_is_undone_once_more() {
+    let mut play = Play::of(&once("a", "reply.schema = { required = ['id'] }"));
+    play.timer();
+    play.success("undo a 1");
+    play.is(Status::Compensated);
+    play.fresh();
+    answer(&mut play, 0, Action::Execute, 1, None, json!({ "no": "id" }));
+    play.is(Status::Compensating);
+    play.sends(&["undo a 2"]);
+    play.success("undo a 2");
+    play.is(Status::Compensated);
+}
+
+#[test]
+fn a_probe_that_nobody_can_read_leaves_the_step_in_doubt() {
+    let toml = once(
+        "a",
+        "on_timeout = 'probe'\nprobe = { command = 'a.status', retry = { attempts = 1 }, reply.schema = { required = ['id'] } }",
+    );
+    let mut play = Play::of(&toml);
+    play.timer();
+    answer(&mut play, 0, Action::Probe, 1, None, json!({ "no": "id" }));
+    assert!(play.command("undo a 1").in_doubt);
+}
+
+#[test]
+fn a_signal_that_comes_in_time_counts_even_if_the_saga_is_suspended() {
+    let toml = format!("[[steps]]\nname = 'w'\nwait = {{ signal = 'go' }}\ntimeout = '1m'\n{}", step("a", ""));
+    let mut play = Play::of(&toml);
+    play.order(Order::Suspend { reason: None }).unwrap();
+    signal(&mut play, "go", None, Value::Null).unwrap();
+    play.now = play.now.plus(Duration::from_secs(120));
+    play.put(Input::Tick).unwrap();
+    assert_eq!(play.step("w"), "succeeded");
+    play.sends(&[]);
+    play.resume();
+    play.sends(&["a 1"]);
+}
+
+#[test]
+fn past_the_pivot_a_wait_that_was_in_vain_takes_its_signal_later() {
+    let toml =
+        format!("{}[[steps]]\nname = 'w'\nwait = {{ signal = 'go' }}\ntimeout = '1m'\n", step("p", "pivot = true"));
+    let mut play = Play::of(&toml);
+    play.success("p 1");
+    play.timer();
+    play.waits_for("w");
+    signal(&mut play, "go", None, Value::Null).unwrap();
+    play.resume();
+    play.is(Status::Completed);
+}
+
 // ---- lock and max_running -------------------------------------------------------------------------------------------
 
 #[test]

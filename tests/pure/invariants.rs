@@ -211,7 +211,7 @@ pub(crate) fn check(play: &Play, seen: usize) {
                 assert!(step.after.iter().all(|earlier| went_well(play, *earlier)), "`{}` came too soon", step.name);
             }
             Action::Probe => {
-                assert!(unit.execute.unanswered.contains(&unit.execute.attempt), "`{}` is asked about", step.name);
+                assert!(!unit.execute.unanswered.is_empty(), "`{}` is asked about", step.name);
             }
             Action::Compensate => {
                 let sent = matches!(step.execute, Execute::Wait(_)) || {

@@ -110,7 +110,8 @@ impl Transition<'_> {
         let definition = &self.definition.steps[step];
         let spot = Spot::from(step);
         // An operator's retry is sent at once: the step's condition held and its delay has passed.
-        let fresh = self.saga.steps[step].unit.execute.attempt == 0;
+        let own = &self.saga.steps[step].unit.execute;
+        let fresh = own.attempt == 0 && own.started_at.is_none();
         if fresh && let Some(when) = &definition.when {
             match when.holds(&self.scope(spot, Action::Execute)) {
                 Ok(true) => {}

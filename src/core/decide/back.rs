@@ -14,7 +14,8 @@ impl Transition<'_> {
         self.record(Entry::Compensating { error, actor });
         self.withdraw();
         for step in 0..self.saga.steps.len() {
-            let child = matches!(self.definition.steps[step].execute, Execute::Saga(_));
+            let definition = &self.definition.steps[step];
+            let child = matches!(definition.execute, Execute::Saga(_)) && definition.compensate.is_some();
             if child || failure.reason == Reason::Deadline {
                 for spot in self.find(step, ALL, |tally| tally.forward > 0, |unit| unit.execute.in_flight()) {
                     self.fail_attempt(spot, Action::Execute, failure.clone(), Handling::Maybe);

@@ -66,7 +66,9 @@ impl Transition<'_> {
                 }
                 None => format!("the child `{}`: {}", self.saga.definition, error.failure.message),
             };
-            let details = json!({ "saga_id": saga, "step": step, "reason": error.failure.reason.as_str() });
+            let status = self.saga.status().as_str();
+            let details =
+                json!({ "saga_id": saga, "status": status, "step": step, "reason": error.failure.reason.as_str() });
             json!({ "error": { "message": message, "details": details } })
         });
         let (action, attempt, outcome, body) = match (&self.saga.phase, undo) {

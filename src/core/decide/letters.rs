@@ -62,6 +62,10 @@ impl Transition<'_> {
             return Err(Forbidden::State(why.to_owned()));
         }
         self.record(Entry::Received { to, id: id.map(Arc::from), payload: Arc::new(payload), actor });
+        // Also while an operator has it suspended: what came in time counts.
+        if self.saga.phase == Phase::Running {
+            self.deliver();
+        }
         Ok(None)
     }
 
@@ -77,7 +81,10 @@ impl Transition<'_> {
             if step.foreach.is_some() && state.elements.is_none() && own.ended_at().is_none() {
                 return None;
             }
-            open += state.units().filter(|(_, unit)| unit.execute.ended_at().is_none()).count();
+            // One that waited in vain may be made to wait again.
+            let closed =
+                |progress: &Progress| matches!(progress, Progress::Succeeded { .. } | Progress::Skipped { .. });
+            open += state.units().filter(|(_, unit)| !closed(&unit.execute.progress)).count();
         }
         Some(open)
     }

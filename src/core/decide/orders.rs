@@ -52,7 +52,7 @@ impl Transition<'_> {
                 let forward = forward.map(|spot| (spot, Action::Execute));
                 for (spot, action) in forward.into_iter().chain(back.into_iter().map(|spot| (spot, Action::Compensate)))
                 {
-                    self.record(Entry::Retried { spot, action, actor: actor.clone(), reason: None });
+                    self.retry_again(spot, action, actor.clone(), None);
                 }
             }
             Order::Retry { step, item, reason } => {
@@ -77,7 +77,7 @@ impl Transition<'_> {
                     return Err(forbidden("its step is optional, and the steps after it have begun"));
                 }
                 for (spot, action) in failed {
-                    self.record(Entry::Retried { spot, action, actor: actor.clone(), reason: reason.clone() });
+                    self.retry_again(spot, action, actor.clone(), reason.clone());
                 }
                 if self.saga.suspended.is_some() {
                     self.record(Entry::Resumed { actor: Some(actor), reason: None });
@@ -127,6 +127,14 @@ impl Transition<'_> {
                 self.saga.phase == Phase::Compensating && owed && !settled
             }
         }
+    }
+
+    fn retry_again(&mut self, spot: Spot, action: Action, actor: String, reason: Option<String>) {
+        let state = self.saga.unit(spot).map(|unit| unit.action(action));
+        let ended = state.is_some_and(|state| matches!(state.progress, Progress::Failed { by: Some(_), .. }));
+        // A child that has ended is not begun again: another one is.
+        let afresh = ended && action == Action::Execute && self.runs_child(spot.step);
+        self.record(Entry::Retried { spot, action, afresh, actor, reason });
     }
 
     fn has_failed(&self, spot: Spot, action: Action) -> bool {

@@ -105,13 +105,42 @@ impl Transition<'_> {
                 self.succeed(spot, action, attempt, reply, true);
             }
             (Progress::GivenUp { .. }, Answer::Success(reply)) => self.succeed(spot, action, attempt, reply, true),
+            // An answer that nobody can read says nothing of how it ended.
+            (Progress::Running { .. }, Answer::Failure(failure))
+                if action == Action::Probe && latest && failure.reason == Reason::InvalidReply =>
+            {
+                self.fail_attempt(spot, action, failure, Handling::Answered);
+            }
+            (_, Answer::Failure(failure)) if open && action == Action::Execute => {
+                self.fail_execute(spot, attempt, failure);
+            }
             (_, Answer::Failure(failure)) if open && forward => {
                 self.record(Entry::Failed { spot, action, attempt, failure });
+            }
+            // Done, however late and whatever its answer looks like: what it did is undone, once more if need be.
+            (Progress::Failed { by, .. }, Answer::Failure(failure))
+                if action == Action::Execute && failure.reason == Reason::InvalidReply && *by != Some(attempt) =>
+            {
+                self.record(Entry::Failed { spot, action, attempt, failure });
+                self.owe_again(spot);
+            }
+            // A child that was refused, or has undone what it did, has nothing to undo.
+            (Progress::Failed { .. }, Answer::Failure(failure))
+                if action == Action::Execute && state.in_doubt() && self.runs_child(spot.step) =>
+            {
+                let undo = unit.compensate.under_way() || unit.compensate.failure().is_some();
+                self.fail_execute(spot, attempt, failure);
+                if undo {
+                    self.record(Entry::CompensationRenewed { spot });
+                }
+                self.take_up_again(spot);
+                self.go_on_with(spot);
             }
             // Late, yet the first word about it: the doubt is over. Not once its undo is on its way, which serves either case.
             (Progress::Failed { .. }, Answer::Failure(failure)) if forward && state.in_doubt() && undo_untouched => {
                 self.record(Entry::Failed { spot, action, attempt, failure });
                 self.take_up_again(spot);
+                self.go_on_with(spot);
             }
             (Progress::Running { .. }, Answer::Failure(failure) | Answer::Retry(failure)) if latest => {
                 self.fail_attempt(spot, action, failure, Handling::Answered);
@@ -131,8 +160,15 @@ impl Transition<'_> {
     /// A success decides, also one that comes after the action was taken for failed: then what it did is undone.
     fn succeed(&mut self, spot: Spot, action: Action, attempt: u32, reply: Value, late: bool) {
         self.record(Entry::Succeeded { spot, action, attempt, reply: Arc::new(reply), late });
-        if action != Action::Compensate
-            && let Some(unit) = self.saga.unit(spot)
+        if action != Action::Compensate {
+            self.owe_again(spot);
+        }
+        self.go_on_with(spot);
+    }
+
+    /// What turned out to have been done is undone; where that was tried already, once more.
+    fn owe_again(&mut self, spot: Spot) {
+        if let Some(unit) = self.saga.unit(spot)
             && unit.needs_undo(&self.definition.steps[spot.step])
         {
             if !unit.compensate.is_untouched() {
@@ -140,7 +176,20 @@ impl Transition<'_> {
             }
             self.take_up_again(spot);
         }
-        // Nobody needs to find out any more what came by itself.
+    }
+
+    /// A failure decides an execute. One of a child that could not undo all that it did leaves something behind.
+    fn fail_execute(&mut self, spot: Spot, attempt: u32, failure: Failure) {
+        let left = self.runs_child(spot.step)
+            && failure.details.pointer("/details/status").is_some_and(|status| status == "failed");
+        self.record(Entry::Failed { spot, action: Action::Execute, attempt, failure: failure.clone() });
+        if left {
+            self.record(Entry::GivenUp { spot, failure });
+        }
+    }
+
+    /// Nobody needs to find out any more what came by itself.
+    fn go_on_with(&mut self, spot: Spot) {
         let stuck = self.saga.unit(spot).is_some_and(|unit| unit.compensate.failure().is_some());
         if !stuck && self.saga.suspended.as_ref().is_some_and(|suspension| suspension.spot == Some(spot)) {
             self.record(Entry::Resumed { actor: None, reason: None });
@@ -173,6 +222,7 @@ impl Transition<'_> {
         } else if handling == Handling::Never && state.unanswered.contains(&attempt) {
             self.record(Entry::NeverRan { spot, action, attempt, failure });
             self.take_up_again(spot);
+            self.go_on_with(spot);
         } else {
             return Some(Ignored::Settled);
         }
