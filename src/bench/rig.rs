@@ -137,15 +137,7 @@ impl Rig {
         for queue in queues.collect::<Vec<_>>() {
             self.scratch.queue_delete(queue.into(), QueueDeleteOptions::default()).await?;
         }
-        let exchanges = [
-            names.start_exchange(),
-            names.unknown_start_exchange(),
-            names.dead_exchange(),
-            names.events_exchange(),
-            self.commands(),
-            self.null_starts(),
-        ];
-        for exchange in exchanges {
+        for exchange in names.exchanges().into_iter().chain([self.commands(), self.null_starts()]) {
             self.scratch.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await?;
         }
         self.database.remove().await

@@ -55,6 +55,17 @@ impl Names {
         format!("{}.events", self.prefix)
     }
 
+    /// All of the above.
+    pub fn exchanges(&self) -> [String; 5] {
+        [
+            self.start_exchange(),
+            self.unknown_start_exchange(),
+            self.dead_exchange(),
+            self.signals_exchange(),
+            self.events_exchange(),
+        ]
+    }
+
     /// The delay queues, shortest first.
     pub fn delay_queues(&self) -> impl Iterator<Item = (String, Duration)> + '_ {
         (0..RUNGS).map(|rung| {

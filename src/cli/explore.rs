@@ -78,11 +78,16 @@ impl Explore {
             let json = serde_json::to_string_pretty(&reports).map_err(|error| Failure::Failed(error.to_string()))?;
             print(&(json + "\n"))?;
         }
-        match reports.iter().all(|report| report.violation.is_none()) {
+        match reports.iter().all(|report| report.violation.is_none() && !proves_nothing(report)) {
             true => Ok(()),
             false => Err(Failure::Reported),
         }
     }
+}
+
+/// Whether the bound came before any saga's end.
+fn proves_nothing(report: &Report) -> bool {
+    report.unseen > 0 && report.ends.is_empty()
 }
 
 fn read(file: &Path) -> Result<Arc<Value>, Failure> {
@@ -123,9 +128,13 @@ fn shown(report: &Report, steps: usize, began: Instant) -> String {
         let _ = writeln!(text, "  NOT COMPLETE: at least {} not looked at (--states)", plural(report.unseen, "state"));
     }
     match &report.violation {
+        None if proves_nothing(report) => {
+            let _ = writeln!(text, "  no saga came to its end, so nothing is proved: raise --states\n");
+        }
         None => {
+            let seen = if report.unseen > 0 { "all that were looked at" } else { "all of them" };
             let laws: Vec<&str> = LAWS.iter().map(|(law, _)| *law).collect();
-            let _ = writeln!(text, "  in all of them hold: {}\n", laws.join(", "));
+            let _ = writeln!(text, "  in {seen} hold: {}\n", laws.join(", "));
         }
         Some(violation) => {
             let _ = writeln!(text, "\nThis does not hold: {}: {}\n", violation.law, violation.message);

@@ -65,6 +65,11 @@ pub fn read(paths: &[PathBuf], topology: Option<&TopologyPlan>) -> Folder {
     let mut folder = Folder::default();
     let mut found = BTreeSet::new();
     for path in paths {
+        // As a shell spells out `sagas/*.toml`.
+        let scenarios = path.file_name().and_then(|name| name.to_str()).is_some_and(is_scenarios);
+        if scenarios && path.is_file() {
+            continue;
+        }
         if let Err(why) = collect(path, is_definition, &mut BTreeSet::new(), &mut found) {
             let help = "give the folder of your definitions as `definitions.path`, or the path of a definition";
             folder.files.push(unreadable(path, &why, help));

@@ -42,6 +42,10 @@ impl<'t> Reader<'t> {
             );
             return None;
         }
+        if text.chars().any(char::is_control) {
+            self.invalid(field, "it has control characters in it", "leave them out: nobody could see or type them");
+            return None;
+        }
         Some(text.to_owned())
     }
 
