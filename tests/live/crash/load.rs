@@ -106,10 +106,14 @@ impl Way {
                         }
                     }
                 }
-                Way::Amqp { url, exchange, link } => match publish(url, exchange, link, key).await {
-                    Ok(()) => return None,
-                    Err(_) => *link = None,
-                },
+                Way::Amqp { url, exchange, link } => {
+                    // A connection that the node's death left hanging says nothing for ever.
+                    let published = tokio::time::timeout(Duration::from_secs(10), publish(url, exchange, link, key));
+                    match published.await {
+                        Ok(Ok(())) => return None,
+                        Ok(Err(_)) | Err(_) => *link = None,
+                    }
+                }
             }
             tries += 1;
             tokio::time::sleep(PAUSE).await;
