@@ -69,7 +69,7 @@ async fn the_sample_in_rust_passes() {
     passes(&place, &folder, &mut participants).await;
 }
 
-/// An example. Cargo builds all of them for its tests, but not for one that is run by name.
+/// An example. A plain `cargo test` builds all of them; one that names its targets does not.
 fn built(example: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_sagad")).with_file_name("examples").join(example);
     assert!(path.exists(), "{} is not there: cargo build --example {example}", path.display());
