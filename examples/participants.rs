@@ -20,6 +20,7 @@
 //! | `silent` | does it and never answers |
 //! | `reject` | does nothing and rejects the message without requeueing it |
 //! | `stuck` | does it, but answers every attempt to undo it with a failure |
+#![allow(clippy::disallowed_methods, reason = "a service has a clock")]
 
 use std::time::Duration;
 

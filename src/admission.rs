@@ -99,6 +99,7 @@ impl<S: Store> Admission<S> {
                     Err(error) => tracing::debug!(%error, "held sagas could not be looked at"),
                 }
                 tokio::select! {
+                    biased;
                     () = self.gate.knocked.notified() => {}
                     () = tokio::time::sleep_until(sweep) => {}
                 }

@@ -1,16 +1,9 @@
-//! `sagad serve`: wires everything together, and takes it apart in order.
-//!
-//! ```text
-//!   HTTP ───────────┐                          ┌──> store
-//!   timers ─────────┼──> items ──> engine ─────┤
-//!   deliveries ─────┘      ▲                   └──> publisher ──> RabbitMQ
-//!      ▲                   └─ published <──────────────┘
-//!      └─ RabbitMQ
-//! ```
+//! `sagad serve`: puts RabbitMQ, HTTP and the store to the [`corridor`], and takes it all apart in order.
 //!
 //! A stop goes the same way: first nothing new comes in, then the engine commits what it has, then the publisher publishes
 //! what that promised, then the engine deletes what was confirmed.
 
+pub mod corridor;
 mod deliveries;
 mod watch;
 
@@ -18,36 +11,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Access, Api, BindError, Server, router, starting};
-use crate::admission::{Admission, Gate};
 use crate::broker::amqp::{Amqp, BrokerMisconfigured, Stop};
 use crate::broker::listening;
 use crate::broker::names::Names;
-use crate::broker::publisher;
 use crate::broker::topology::TopologyPlan;
+use crate::clock;
 use crate::config::Config;
-use crate::daemon::deliveries::Reader;
+use crate::core::decide::decide;
+use crate::daemon::corridor::Closing;
 use crate::definitions::{Definitions, LoadError};
-use crate::engine::{Engine, Parts};
 use crate::health::{Health, Part};
-use crate::intake::Intake;
 use crate::metrics::Metrics;
-use crate::outbox::Outbox;
-use crate::purge;
 use crate::store::sql::SqlStore;
 use crate::store::{OpenError, Opening, Store, StoreError};
-use crate::timers;
 use crate::wire::signature::Signer;
-
-/// Items that wait for the engine at the most; who has more has to wait.
-const WAITING_ITEMS: usize = 2048;
-
-/// Reports of the publisher that wait for the engine; each is of a whole batch.
-const WAITING_REPORTS: usize = 64;
 
 /// Between attempts to open a database that can't be reached.
 const OPEN_PAUSE: Duration = Duration::from_secs(1);
@@ -122,37 +103,30 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     load(&definitions).await?;
 
     let names = Names::new(config.broker.prefix.clone());
-    let (publisher, publications) = publisher::channel();
-    let (items, waiting_items) = mpsc::channel(WAITING_ITEMS);
-    let (published, reports) = mpsc::channel(WAITING_REPORTS);
-    let (deliveries, waiting_deliveries) = mpsc::channel(WAITING_ITEMS);
-    let (timers, alarms) = timers::channel();
-    let (ended, _) = broadcast::channel(WAITING_ITEMS);
-    let outbox = Outbox::new(publisher.clone(), alone(&config));
-    let gate = Gate::default();
-    let intake = Intake::new(items.clone(), publisher, ended.clone());
-    let engine = Engine::new(Parts {
+    let stop = Stop::default();
+    let closing = Closing { drained: stop.all.clone(), ..Closing::default() };
+    let (stopping, clock) = (closing.stopping.clone(), clock::system());
+    let corridor = corridor::Plan {
         store: store.clone(),
+        alone: alone(&config),
         definitions: Arc::clone(&definitions),
         names: names.clone(),
-        signer: signer.clone(),
-        outbox: outbox.clone(),
-        timers,
-        gate: gate.clone(),
+        signer,
         health: health.clone(),
-        ended,
+        clock: Arc::clone(&clock),
         sweep: config.delay.sweep,
-    });
-
-    let stopping = CancellationToken::new();
-    let abort = CancellationToken::new();
-    let stop = Stop::default();
+        retention: config.store.retention,
+        max_message: config.broker.max_message,
+        decide,
+    };
+    let (ends, parts) = corridor::lay(corridor, &closing);
     let api = Arc::new(Api {
         store: store.clone(),
-        intake,
+        intake: ends.intake,
         health: health.clone(),
-        names: names.clone(),
+        names,
         definitions: Arc::clone(&definitions),
+        clock: Arc::clone(&clock),
         metrics: metrics.clone(),
         max_body: config.http.max_body,
         read_timeout: config.http.read_timeout,
@@ -165,34 +139,17 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         broker: config.broker.clone(),
         plan,
         listening,
-        deliveries,
-        publications,
-        published: published.clone(),
-        health: health.clone(),
+        deliveries: ends.deliveries,
+        publications: ends.publications,
+        published: ends.published,
+        health,
+        clock,
         stop: stop.clone(),
     };
     tasks.spawn(async move { ("the link to the broker", amqp.run().await.map_err(ServeError::from)) });
-    let (drained, aborted) = (stop.all.clone(), abort.clone());
-    tasks.spawn(async move { ("the engine", done(engine.run(waiting_items, reports, drained, aborted)).await) });
-    let max_message = config.broker.max_message;
-    let deliver = Reader { signer, definitions: Arc::clone(&definitions), max_message };
-    let deliver = deliver.run(waiting_deliveries, items.clone(), stopping.clone());
-    tasks.spawn(async move { ("the reader of deliveries", done(deliver).await) });
-    let admission = Admission {
-        gate,
-        store: store.clone(),
-        definitions: Arc::clone(&definitions),
-        items: items.clone(),
-        sweep: config.delay.sweep,
-    };
-    let admit = admission.run(stopping.clone());
-    tasks.spawn(async move { ("the admission of held sagas", done(admit).await) });
-    let timers = timers::run(store.clone(), items, alarms, stopping.clone());
-    tasks.spawn(async move { ("the timers", done(timers).await) });
-    let sweep = outbox.sweep(store.clone(), health, published, stopping.clone());
-    tasks.spawn(async move { ("the sweep of the outbox", done(sweep).await) });
-    let purge = purge::run(store.clone(), Arc::clone(&definitions), config.store.retention, stopping.clone());
-    tasks.spawn(async move { ("the purge of ended sagas", done(purge).await) });
+    for (name, part) in parts {
+        tasks.spawn(async move { (name, done(part).await) });
+    }
     let http = server.serve(router(api, Access::new(&config.http)), stopping.clone());
     tasks.spawn(async move { ("the HTTP listener", done(http).await) });
     let upkeep = stopping.clone();
@@ -223,7 +180,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
             outcome
         }
     };
-    abort.cancel();
+    closing.abort.cancel();
     tasks.shutdown().await;
     store.close().await;
     outcome

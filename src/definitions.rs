@@ -136,6 +136,15 @@ impl<S: Store> Definitions<S> {
         if folder.has_errors() {
             return Err(LoadError::Files(folder));
         }
+        let changes = self.adopt(&mut folder).await?;
+        Ok((changes, folder))
+    }
+
+    /// Takes the definitions of a folder without errors out of it, instead of those there are; all of it takes effect, or nothing.
+    ///
+    /// # Errors
+    /// Every exchange that can't be listened to, or what the database says.
+    pub async fn adopt(&self, folder: &mut Folder) -> Result<Changes, LoadError> {
         let before = self.current.load_full();
         let mut now = ByName::new();
         let mut changes = Changes::default();
@@ -162,7 +171,7 @@ impl<S: Store> Definitions<S> {
         self.subscriptions.store(Arc::new(subscriptions));
         changes.removed.extend(before.keys().filter(|name| !now.contains_key(*name)).map(ToString::to_string));
         self.current.store(Arc::new(now));
-        Ok((changes, folder))
+        Ok(changes)
     }
 
     /// The revision that starts use.

@@ -14,6 +14,7 @@ pub mod admission;
 pub mod asyncapi;
 pub mod bench;
 pub mod broker;
+pub mod clock;
 pub mod config;
 pub mod conformance;
 pub mod core;

@@ -7,8 +7,8 @@
 //! A command whose time is over before anyone sent it is not sent at all, and counts as never handled. That takes proof: it waits here since
 //! it was written, and the store says that nobody else has taken it. Of any other nothing is known; its attempt times out.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::broker::handover::Handover;
 use crate::broker::message::{Outgoing, Publication, Published};
 use crate::broker::publisher::Publisher;
+use crate::clock::Clock;
 use crate::core::time::Time;
 use crate::health::{Health, Part};
 use crate::store::{OutboxRow, Store, StoreError};
@@ -42,9 +43,10 @@ const SWEEP_ROWS: usize = 1000;
 #[derive(Clone, Debug)]
 pub struct Outbox {
     publisher: Publisher,
-    in_hand: Arc<Mutex<HashMap<Uuid, InHand>>>,
+    in_hand: Arc<Mutex<BTreeMap<Uuid, InHand>>>,
     behind: Arc<Notify>,
     alone: bool,
+    clock: Arc<dyn Clock>,
 }
 
 /// A row in the publisher's hands.
@@ -70,8 +72,8 @@ struct CalledOff {
 
 impl Outbox {
     /// Nothing in hand. `alone`: no other daemon can have this store.
-    pub fn new(publisher: Publisher, alone: bool) -> Outbox {
-        Outbox { publisher, in_hand: Arc::default(), behind: Arc::default(), alone }
+    pub fn new(publisher: Publisher, alone: bool, clock: Arc<dyn Clock>) -> Outbox {
+        Outbox { publisher, in_hand: Arc::default(), behind: Arc::default(), alone, clock }
     }
 
     /// The lease for rows that are written now: none if the publisher has no room, so that a sweep takes them when it has.
@@ -160,6 +162,7 @@ impl Outbox {
                 () => SWEEP,
             };
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 () = self.behind.notified() => {}
                 () = tokio::time::sleep(pause) => {}
@@ -174,7 +177,7 @@ impl Outbox {
 
     /// Calls off what waits in vain, and finds out what is known of it. What could not be found out stays in `called_off`.
     async fn expire<S: Store>(&self, store: &S, called_off: &mut Vec<CalledOff>) -> Result<Vec<Published>, StoreError> {
-        let now = Time::from(std::time::SystemTime::now());
+        let now = self.clock.now();
         for (id, row) in self.lock().iter() {
             if row.expires_at.is_some_and(|at| at <= now) && row.handover.call_off() {
                 let (message, handed, sole) = (Arc::clone(&row.message), row.handed, row.sole);
@@ -202,7 +205,7 @@ impl Outbox {
         if health.trouble(Part::Broker).is_some() || !self.publisher.has_room() {
             return Ok(false);
         }
-        let now = Time::from(std::time::SystemTime::now());
+        let now = self.clock.now();
         let lease = now.plus(LEASE);
         let rows = store.take_outbox(now, lease, SWEEP_ROWS).await?;
         let full = rows.len() == SWEEP_ROWS;
@@ -220,7 +223,7 @@ impl Outbox {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, InHand>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Uuid, InHand>> {
         // Nothing panics while it holds the lock.
         self.in_hand.lock().unwrap_or_else(PoisonError::into_inner)
     }

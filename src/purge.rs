@@ -5,10 +5,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Clock;
 use crate::core::time::Time;
 use crate::definitions::Definitions;
 use crate::store::{Store, StoreError};
@@ -28,11 +29,12 @@ pub async fn run<S: Store>(
     store: S,
     definitions: Arc<Definitions<S>>,
     retention: Option<Duration>,
+    clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) {
     let purge = async {
         loop {
-            let pause = match pass(&store, &definitions, retention).await {
+            let pause = match pass(&store, &definitions, retention, &*clock).await {
                 Ok(shortest) => shortest.map_or(PAUSE[1], |shortest| (shortest / 10).clamp(PAUSE[0], PAUSE[1])),
                 Err(error) => {
                     tracing::debug!(%error, "ended sagas could not be purged; they are at the next pass");
@@ -50,6 +52,7 @@ async fn pass<S: Store>(
     store: &S,
     definitions: &Definitions<S>,
     retention: Option<Duration>,
+    clock: &dyn Clock,
 ) -> Result<Option<Duration>, StoreError> {
     let mut shortest = None;
     let ended = store.counts().await?.into_iter().filter(|(_, status, _)| status.is_terminal());
@@ -60,15 +63,14 @@ async fn pass<S: Store>(
         let own = definitions.current(&name).and_then(|pinned| pinned.definition.retention);
         if let Some(retention) = own.or(retention) {
             shortest = Some(shortest.map_or(retention, |shortest: Duration| shortest.min(retention)));
-            purge(store, &name, retention).await?;
+            purge(store, &name, retention, clock.now()).await?;
         }
     }
     Ok(shortest)
 }
 
 /// Deletes what of one definition ended longer ago than `retention`.
-async fn purge<S: Store>(store: &S, name: &str, retention: Duration) -> Result<(), StoreError> {
-    let now = Time::from(SystemTime::now());
+async fn purge<S: Store>(store: &S, name: &str, retention: Duration, now: Time) -> Result<(), StoreError> {
     let ended_before = Time(now.0.saturating_sub(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX)));
     let (mut after, mut sagas) = (None, 0);
     loop {

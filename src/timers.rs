@@ -6,11 +6,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Clock;
 use crate::core::id::SagaId;
 use crate::core::input::Input;
 use crate::core::time::Time;
@@ -75,11 +76,17 @@ impl Timers {
 }
 
 /// Wakes sagas until `stop`.
-pub async fn run<S: Store>(store: S, items: mpsc::Sender<Item>, mut alarms: Alarms, stop: CancellationToken) {
+pub async fn run<S: Store>(
+    store: S,
+    items: mpsc::Sender<Item>,
+    mut alarms: Alarms,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+) {
     let mut soon: BTreeSet<(Time, SagaId)> = BTreeSet::new();
     let mut stored = Time(0);
     loop {
-        let now = Time::from(SystemTime::now());
+        let now = clock.now();
         while let Some((due, saga)) = soon.first().copied()
             && due <= now
         {
@@ -99,8 +106,9 @@ pub async fn run<S: Store>(store: S, items: mpsc::Sender<Item>, mut alarms: Alar
         alarms.planned.store(stored.0, Ordering::Relaxed);
         let next = soon.first().map_or(stored, |(due, _)| stored.min(*due));
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(next.since(Time::from(SystemTime::now()))) => {}
+            () = tokio::time::sleep(next.since(clock.now())) => {}
             alarm = alarms.alarms.recv() => match alarm {
                 Some(Alarm::Stored(due)) => stored = stored.min(due.max(now.plus(SHORTEST_SLEEP))),
                 Some(Alarm::Soon(due, saga)) => {

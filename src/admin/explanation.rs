@@ -2,7 +2,6 @@
 //! broker know is added here.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -14,7 +13,6 @@ use super::problem::{Answer, Kind, Problem};
 use crate::core::definition::Definition;
 use crate::core::id::SagaId;
 use crate::core::saga::Saga;
-use crate::core::time::Time;
 use crate::explain::{self, Explanation, Other, explain};
 use crate::health::Part;
 use crate::store::{Claim, ClaimKind, Store, read_listed};
@@ -27,7 +25,7 @@ pub(super) async fn show<S: Store>(State(api): State<Arc<Api<S>>>, SagaPath(id):
         let why = format!("revision {revision} of the definition `{definition}` can't be read; the log says why");
         return Err(Problem::new(Kind::Internal, why));
     };
-    let mut explanation = explain(definition, &shown.saga, Time::from(SystemTime::now()));
+    let mut explanation = explain(definition, &shown.saga, api.clock.now());
     api.add_sagas(&mut explanation).await?;
     api.add_holders(definition, &shown.saga, &mut explanation).await?;
     if let Some(why) = api.health.trouble(Part::Broker).filter(|_| !shown.saga.status().is_terminal()) {

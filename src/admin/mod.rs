@@ -42,6 +42,7 @@ pub use server::{BindError, Server};
 pub use tls::TlsError;
 
 use crate::broker::names::Names;
+use crate::clock::Clock;
 use crate::definitions::Definitions;
 use crate::health::Health;
 use crate::intake::Intake;
@@ -62,6 +63,8 @@ pub struct Api<S> {
     pub names: Names,
     /// What can be started, and the names of steps.
     pub definitions: Arc<Definitions<S>>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
     /// What was counted.
     pub metrics: Metrics,
     /// The largest body, in bytes.

@@ -90,7 +90,7 @@ pub(super) async fn start<S: Store>(
     let (Some(definition), Some(input)) = (definition, input) else {
         return Err(Problem::new(Kind::InvalidBody, "`saga` and `input` are needed"));
     };
-    let id = SagaId(Uuid::now_v7());
+    let id = SagaId(api.clock.id());
     let name = definition.clone();
     let start = Start {
         id,

@@ -4,7 +4,7 @@
 //! All it needs to know of a saga is in the correlation ids that come back. Only for steps in parallel it counts answers, in memory.
 
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use lapin::BasicProperties;
 use lapin::message::Delivery;
@@ -16,7 +16,9 @@ use super::link::{Link, Message, header};
 use super::pipe;
 use super::scenario::{BACKOFF_MS, Command, NOTE, SAGA, STEPS, Scenario, routing_key};
 use super::{AMQP, Result, trouble};
+use crate::clock::{Clock, SystemClock};
 use crate::core::id::Action;
+use crate::core::time::Time;
 
 /// What a null orchestrator's process is told.
 #[derive(Debug, clap::Args)]
@@ -135,7 +137,7 @@ impl Saga {
             order_id: String,
         }
         let input: Input = serde_json::from_slice(&delivery.data).map_err(|error| trouble(error.to_string()))?;
-        Ok(Saga { id: Uuid::now_v7(), order: input.order_id })
+        Ok(Saga { id: SystemClock.id(), order: input.order_id })
     }
 
     fn of_answer(delivery: &Delivery) -> Result<(Saga, Command)> {
@@ -159,8 +161,8 @@ impl Saga {
         let letter = &action.as_str()[..1];
         // 32 characters, as many as sagad's keyed hash has here.
         let id = format!("{}.{step}.{letter}{attempt}.{:_<32}", self.id.simple(), self.order);
-        let now = SystemTime::now();
-        let deadline = humantime::format_rfc3339_millis(now + Duration::from_secs(300)).to_string();
+        let now = SystemClock.now();
+        let deadline = now.plus(Duration::from_secs(300)).to_string();
         let saga = self.id.hyphenated().to_string();
         let text = |text: String| AMQPValue::LongString(text.into());
         let mut headers = FieldTable::default();
@@ -177,7 +179,7 @@ impl Saga {
         ] {
             headers.insert(name.into(), value);
         }
-        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let seconds = now.since(Time(0)).as_secs();
         let mut properties = BasicProperties::default()
             .with_content_type("application/json".into())
             .with_content_encoding("utf-8".into())

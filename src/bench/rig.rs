@@ -12,13 +12,13 @@ use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
-use uuid::Uuid;
 
 use super::database::{Database, StoreKind};
 use super::scenario::{SAGA, STEPS};
 use super::{AMQP, Options, Result, machine, participant, trouble};
 use crate::broker::message::Inbox;
 use crate::broker::names::Names;
+use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, QueueType};
 use crate::core::saga::Status;
 
@@ -49,7 +49,7 @@ pub(super) struct Times {
 
 impl Rig {
     pub(super) async fn build(config: &Config, options: &Options, store: StoreKind) -> Result<Rig> {
-        let name = format!("sagad-bench-{}", &Uuid::now_v7().simple().to_string()[20..]);
+        let name = format!("sagad-bench-{}", &SystemClock.id().simple().to_string()[20..]);
         let amqp = config.broker.url.clone();
         let properties = ConnectionProperties::default().with_connection_name("sagad bench".into());
         let connection = Connection::connect(&amqp, properties).await.map_err(|error| {

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
-use uuid::Uuid;
 
 use super::driver::Measured;
 use super::rig::{Rig, Times, this_binary};
 use super::{AMQP, Options, Result, machine, trouble};
+use crate::clock::{Clock, SystemClock};
 
 /// The longest time before the measured one: connections, caches, and the pile of sagas that all began together.
 const LONGEST_WARM_UP: Duration = Duration::from_secs(2);
@@ -75,7 +75,7 @@ async fn measure(rig: &mut Rig, options: &Options, who: Orchestrator, in_flight:
     let ends: Stdio = ends.try_into()?;
     let exchange = if null.is_some() { rig.null_starts() } else { rig.starts() };
     let mut driver = role("driver", rig)?
-        .args(["--exchange", &exchange, "--tag", &Uuid::now_v7().simple().to_string()[20..]])
+        .args(["--exchange", &exchange, "--tag", &SystemClock.id().simple().to_string()[20..]])
         .args(["--in-flight", &in_flight.to_string(), "--warm-up-ms", &warm_up(options).as_millis().to_string()])
         .args(["--measure-ms", &options.measure.as_millis().to_string()])
         .stdin(ends)

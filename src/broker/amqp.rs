@@ -26,6 +26,7 @@ mod listen;
 mod publish;
 mod sieve;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
@@ -36,6 +37,7 @@ use crate::broker::message::{Delivery, Published};
 use crate::broker::names::Names;
 use crate::broker::publisher::Publications;
 use crate::broker::topology::{Conflict, TopologyPlan};
+use crate::clock::Clock;
 use crate::config::BrokerConfig;
 use crate::health::{Health, Part};
 use connect::Broker;
@@ -69,6 +71,8 @@ pub struct Amqp {
     pub published: mpsc::Sender<Vec<Published>>,
     /// Told whether the broker can be used, and why not.
     pub health: Health,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
     /// How it ends.
     pub stop: Stop,
 }
@@ -114,7 +118,7 @@ impl Amqp {
     /// What must be changed, if the broker is found to be misconfigured before the link was up for the first time. Later the link waits for
     /// someone to mend it, as the sagas in hand can't be taken elsewhere.
     pub async fn run(self) -> Result<(), BrokerMisconfigured> {
-        let Amqp { broker: config, plan, listening, deliveries, publications, published, health, stop } = self;
+        let Amqp { broker: config, plan, listening, deliveries, publications, published, health, clock, stop } = self;
         let broker = Broker::parse(&config).map_err(BrokerMisconfigured::Url)?;
         let mut link = Link {
             broker,
@@ -123,7 +127,7 @@ impl Amqp {
             plan,
             listening,
             deliveries,
-            outbound: Outbound::new(publications, published),
+            outbound: Outbound::new(publications, published, clock),
             health,
             stop,
             was_up: false,

@@ -1,15 +1,15 @@
 //! What is sent: commands as sagad itself makes them, of sagas that begin and end here.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use indexmap::IndexMap;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::Options;
 use crate::broker::message::Outgoing;
 use crate::broker::names::Names;
+use crate::clock::{Clock, SystemClock};
 use crate::config::BrokerConfig;
 use crate::core::decide::{Command, Effect};
 use crate::core::definition::Definition;
@@ -96,7 +96,7 @@ impl Script {
 
     /// Another saga.
     pub(super) fn case(&self) -> Result<Case, String> {
-        let (id, now) = (SagaId(Uuid::now_v7()), now());
+        let (id, now) = (SagaId(SystemClock.id()), now());
         let key: Arc<str> = format!("{NAME}-{id}").into();
         let view = SagaView { id, name: NAME.into(), key: Some(key.clone()), revision: 1, started_at: Some(now) };
         let body = self.body.render(&Scope::Saga(self.scope(view, ReplyView::Missing, None)));
@@ -163,7 +163,7 @@ impl Script {
 }
 
 fn now() -> Time {
-    Time::from(SystemTime::now())
+    SystemClock.now()
 }
 
 /// A definition with the one step that is checked.

@@ -168,6 +168,9 @@ impl Ignored {
     }
 }
 
+/// What decides: [`decide`]; in tests, one with a mistake in it.
+pub type Decide = fn(&Definition, &Saga, Input, Time) -> Result<Decision, Forbidden>;
+
 /// Decides what follows from `input`.
 ///
 /// # Errors

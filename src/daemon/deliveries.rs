@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::broker::message::Delivery;
+use crate::clock::Clock;
 use crate::core::decide::{Ask, ChildOrder};
 use crate::core::id::SagaId;
 use crate::core::input::Input;
@@ -31,6 +31,7 @@ pub(super) struct Reader<S> {
     pub(super) definitions: Arc<Definitions<S>>,
     /// `broker.max_message`.
     pub(super) max_message: usize,
+    pub(super) clock: Arc<dyn Clock>,
 }
 
 impl<S: Store> Reader<S> {
@@ -43,6 +44,7 @@ impl<S: Store> Reader<S> {
     ) {
         loop {
             let delivery = tokio::select! {
+                biased;
                 () = stopping.cancelled() => return,
                 delivery = deliveries.recv() => match delivery {
                     Some(delivery) => delivery,
@@ -62,7 +64,7 @@ impl<S: Store> Reader<S> {
 
     /// What comes of a delivery: one item, but for events, of which anything can come.
     async fn items(&self, delivery: Delivery) -> Vec<Item> {
-        let id = SagaId(Uuid::now_v7());
+        let id = SagaId(self.clock.id());
         let item = match read(&self.signer, &delivery.message, self.max_message, id) {
             Ok(Meaning::Saga(saga, input)) => {
                 Item { request: Request::Saga(saga, input), settle: Settle::Delivery(delivery) }
@@ -75,7 +77,7 @@ impl<S: Store> Reader<S> {
             Ok(Meaning::Order(order)) => self.ordered(order, delivery),
             Err(why) => {
                 let reply_to = asks_for_answer(&delivery.message);
-                keep(delivery, why.class, why.reason, reply_to)
+                keep(&*self.clock, delivery, why.class, why.reason, reply_to)
             }
         };
         vec![item]
@@ -100,7 +102,7 @@ impl<S: Store> Reader<S> {
         let item = |(concern, share): (Concern, Share)| {
             let request = match concern {
                 Concern::Start { definition, input, idempotency_key } => Request::Start(Start {
-                    id: SagaId(Uuid::now_v7()),
+                    id: SagaId(self.clock.id()),
                     definition: definition.to_string(),
                     input: Arc::new(input),
                     priority: None,
@@ -114,7 +116,7 @@ impl<S: Store> Reader<S> {
                     Request::Keyed(Keyed { definition, key, what: ForKey::Event(Arc::clone(&event)) })
                 }
                 Concern::Unclear(reason) => {
-                    Request::Keep(Box::new(dead_letter(share.message(), "unclear_event", reason)))
+                    Request::Keep(Box::new(dead_letter(&*self.clock, share.message(), "unclear_event", reason)))
                 }
             };
             Item { request, settle: Settle::Share(share) }

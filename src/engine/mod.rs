@@ -17,7 +17,7 @@ mod round;
 mod work;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -27,7 +27,8 @@ use uuid::Uuid;
 use crate::admission::Gate;
 use crate::broker::message::{Delivery, Incoming, Outgoing, Publication, Published};
 use crate::broker::names::Names;
-use crate::core::decide::ParentAnswer;
+use crate::clock::Clock;
+use crate::core::decide::{Decide, ParentAnswer};
 use crate::core::id::SagaId;
 use crate::core::input::Input;
 use crate::core::saga::{Phase, Reason};
@@ -70,6 +71,8 @@ pub struct Engine<S: Store> {
     health: Health,
     ended: broadcast::Sender<SagaId>,
     sweep: Duration,
+    clock: Arc<dyn Clock>,
+    decide: Decide,
     cache: Cache,
     /// Outbox rows that the broker has, for the next commit to delete.
     confirmed: Vec<Uuid>,
@@ -92,12 +95,16 @@ pub struct Parts<S: Store> {
     pub ended: broadcast::Sender<SagaId>,
     /// `delay.sweep`.
     pub sweep: Duration,
+    pub clock: Arc<dyn Clock>,
+    /// The core's, except in tests of the tests.
+    pub decide: Decide,
 }
 
 impl<S: Store> Engine<S> {
     /// An engine with nothing in hand.
     pub fn new(parts: Parts<S>) -> Engine<S> {
-        let Parts { store, definitions, names, signer, outbox, timers, gate, health, ended, sweep } = parts;
+        let Parts { store, definitions, names, signer, outbox, timers, gate, health, ended, sweep, clock, decide } =
+            parts;
         Engine {
             store,
             definitions,
@@ -109,6 +116,8 @@ impl<S: Store> Engine<S> {
             health,
             ended,
             sweep,
+            clock,
+            decide,
             cache: Cache::default(),
             confirmed: Vec::new(),
             confirmed_since: None,
@@ -128,12 +137,13 @@ impl<S: Store> Engine<S> {
         let (mut items_open, mut published_open) = (true, true);
         while items_open || published_open {
             tokio::select! {
+                biased;
                 () = abort.cancelled() => return,
-                taken = items.recv_many(&mut batch, BATCH), if items_open => items_open = taken > 0,
                 reports = published.recv(), if published_open => match reports {
                     Some(reports) => self.take_published(reports, &mut batch),
                     None => published_open = false,
                 },
+                taken = items.recv_many(&mut batch, BATCH), if items_open => items_open = taken > 0,
                 () = sleep_until(self.confirmed_since.map(|since| since + DELETE_WITHIN)) => {}
             }
             while let Ok(reports) = published.try_recv() {
@@ -142,6 +152,7 @@ impl<S: Store> Engine<S> {
             let overdue = self.confirmed_since.is_some_and(|since| since.elapsed() >= DELETE_WITHIN);
             if !batch.is_empty() || overdue || (!published_open && !self.confirmed.is_empty()) {
                 tokio::select! {
+                    biased;
                     () = abort.cancelled() => return,
                     () = self.settle(&mut batch) => {}
                 }
@@ -266,7 +277,7 @@ impl<S: Store> Engine<S> {
         // Sagas whose cached state was not enough to decide by.
         let mut distrusted = Vec::new();
         loop {
-            let now = Time::from(SystemTime::now());
+            let now = self.clock.now();
             let mut round = self.decide(batch, &distrusted, now).await?;
             let started = std::time::Instant::now();
             let write = round.batch(&self.confirmed);
@@ -285,7 +296,7 @@ impl<S: Store> Engine<S> {
 
     /// Loads what the cache does not have and decides every item, in the order of their coming.
     async fn decide(&mut self, batch: &[Item], distrusted: &[SagaId], now: Time) -> Result<Round, StoreError> {
-        let mut round = Round::new(self.outbox.lease(now), self.sweep, now);
+        let mut round = Round::new(self.outbox.lease(now), self.sweep, now, Arc::clone(&self.clock), self.decide);
         let again = !distrusted.is_empty();
         round.resolve_starts(batch, again, &self.store, &self.definitions).await?;
         round.resolve_keys(batch, &self.store).await?;
@@ -415,7 +426,7 @@ impl<S: Store> Engine<S> {
             (Settle::Order { delivery, ticket, child }, outcome) => match refused_order(child, &outcome) {
                 None => delivery.receipt.ack(),
                 Some(answer) => {
-                    let now = Time::from(SystemTime::now());
+                    let now = self.clock.now();
                     let answer = children::answer(&self.names, &self.signer, ParentAnswer { ticket, answer }, now);
                     self.answer_first(delivery, answer);
                 }
@@ -484,12 +495,13 @@ async fn sleep_until(at: Option<tokio::time::Instant>) {
 
 /// An item that keeps a message that can't be read or placed. A start's sender is told.
 pub fn keep(
+    clock: &dyn Clock,
     delivery: Delivery,
     class: &'static str,
     reason: String,
     reply_to: Option<(String, Option<String>)>,
 ) -> Item {
-    let letter = dead_letter(&delivery.message, class, reason);
+    let letter = dead_letter(clock, &delivery.message, class, reason);
     let settle = match reply_to {
         None => Settle::Delivery(delivery),
         Some(_) => Settle::StartDelivery { delivery, reply_to },
@@ -498,11 +510,10 @@ pub fn keep(
 }
 
 /// A message that can't be read or placed, to be kept.
-pub fn dead_letter(message: &Incoming, class: &'static str, reason: String) -> DeadLetter {
+pub fn dead_letter(clock: &dyn Clock, message: &Incoming, class: &'static str, reason: String) -> DeadLetter {
     metrics::counter!(crate::metrics::DEAD_LETTERS, "why" => class).increment(1);
     tracing::warn!(queue = message.queue.as_str(), %reason, "a message is kept as a dead letter");
-    let at = Time::from(SystemTime::now());
-    DeadLetter { id: Uuid::now_v7(), at, reason, message: message.clone() }
+    DeadLetter { id: clock.id(), at: clock.now(), reason, message: message.clone() }
 }
 
 impl Item {

@@ -11,7 +11,8 @@ use super::dead_letter;
 use super::gate::{claims_of, may_take_over};
 use super::work::{Work, quarantine};
 use crate::broker::names::Names;
-use crate::core::decide::{Ignored, decide};
+use crate::clock::Clock;
+use crate::core::decide::{Decide, Ignored};
 use crate::core::definition::Priority;
 use crate::core::id::SagaId;
 use crate::core::input::{Forbidden, Input};
@@ -61,6 +62,8 @@ pub(super) struct Round {
     lease: Time,
     sweep: Duration,
     now: Time,
+    clock: Arc<dyn Clock>,
+    decide: Decide,
     pub(super) sagas: BTreeMap<SagaId, Work>,
     /// Sagas that can't be read or decided: the rows as they are, and why.
     broken: BTreeMap<SagaId, (StoredSaga, String)>,
@@ -71,12 +74,14 @@ pub(super) struct Round {
 }
 
 impl Round {
-    pub(super) fn new(lease: Time, sweep: Duration, now: Time) -> Round {
+    pub(super) fn new(lease: Time, sweep: Duration, now: Time, clock: Arc<dyn Clock>, decide: Decide) -> Round {
         Round {
             outcomes: Vec::new(),
             lease,
             sweep,
             now,
+            clock,
+            decide,
             sagas: BTreeMap::new(),
             broken: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -194,8 +199,9 @@ impl Round {
         let Some(work) = self.sagas.get_mut(&id) else { return self.missing(id, item) };
         work.ticked |= item.is_tick();
         let untouched = work.entries.is_empty();
-        let decided =
-            catch_unwind(AssertUnwindSafe(|| decide(&work.pinned.definition, &work.saga, input.clone(), self.now)));
+        let decided = catch_unwind(AssertUnwindSafe(|| {
+            (self.decide)(&work.pinned.definition, &work.saga, input.clone(), self.now)
+        }));
         match decided {
             Ok(Ok(decision)) if decision.entries.is_empty() => {
                 // Nothing is dropped on the word of a cache: another daemon may have moved the saga on. Nor is anything kept as a
@@ -210,7 +216,7 @@ impl Round {
                 Outcome::Saga { about, result: Ok(()) }
             }
             Ok(Ok(decision)) => {
-                work.take(decision, names, signer, self.lease, self.now);
+                work.take(decision, names, signer, &*self.clock, self.lease, self.now);
                 Outcome::Saga { about, result: Ok(()) }
             }
             Ok(Err(_)) if !work.fresh && untouched => Outcome::Undecided(id),
@@ -259,7 +265,7 @@ impl Round {
     /// Keeps the message that an item came with, if it came with one.
     pub(super) fn keep(&mut self, item: &Item, class: &'static str, reason: &str) {
         if let Some(message) = item.message() {
-            self.dead_letters.push(dead_letter(message, class, reason.to_owned()));
+            self.dead_letters.push(dead_letter(&*self.clock, message, class, reason.to_owned()));
         }
     }
 
@@ -348,7 +354,7 @@ impl Round {
             parent: asked.parent.as_ref().map(|parent| parent.saga),
         };
         let mut work = Work::born(decision.saga.clone(), pinned, birth, claims);
-        work.take(decision, names, signer, self.lease, self.now);
+        work.take(decision, names, signer, &*self.clock, self.lease, self.now);
         self.sagas.insert(id, work);
         Outcome::Start { about: Some(id), result: Ok(Started { saga: id, status, created: true }) }
     }

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use uuid::Uuid;
-
 use super::gate::hold;
 use crate::broker::names::Names;
+use crate::clock::Clock;
 use crate::core::apply::apply;
 use crate::core::decide::Decision;
 use crate::core::entry::Entry;
@@ -71,13 +70,21 @@ impl Work {
     }
 
     /// Takes over what was decided.
-    pub(super) fn take(&mut self, decision: Decision, names: &Names, signer: &Signer, lease: Time, now: Time) {
+    pub(super) fn take(
+        &mut self,
+        decision: Decision,
+        names: &Names,
+        signer: &Signer,
+        clock: &dyn Clock,
+        lease: Time,
+        now: Time,
+    ) {
         let Decision { saga, entries, effects, .. } = decision;
         let definition = &self.pinned.definition;
         let effects = effects.into_iter().map(|effect| outgoing::effect(names, signer, definition, &saga, effect, now));
         let events = outgoing::events(names, definition, &saga, &entries, now);
         let rows = effects.chain(events).map(|message| OutboxRow {
-            id: Uuid::now_v7(),
+            id: clock.id(),
             saga: saga.id,
             leased_until: lease,
             handed: u32::from(lease != Time(0)),

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 use tracing::error;
@@ -16,6 +15,7 @@ use super::{
     Store, StoreError, StoredSaga, codes, commit, held, items, listing, purge,
 };
 use crate::broker::message::{Incoming, Outgoing, Properties};
+use crate::clock::{Clock, SystemClock};
 use crate::core::id::SagaId;
 use crate::core::saga::Status;
 use crate::core::time::Time;
@@ -214,7 +214,7 @@ impl Store for SqlStore {
 
     async fn keep_revision(&self, name: &str, source: &Source) -> Result<u32, StoreError> {
         let digest = digest(source);
-        let now = Time::from(SystemTime::now());
+        let now = SystemClock.now();
         loop {
             let mut statement = self.statement();
             let (key, same) = (statement.string(name), statement.bytes(&digest));

@@ -25,8 +25,7 @@ pub const START: Time = Time(1_767_225_600_000);
 /// The saga of every trial: jitter follows from the id, so that waits are always the same.
 const ID: SagaId = SagaId(Uuid::from_u128(0x019b_76da_a800_7000_8000_0000_0000_0001));
 
-/// What decides: the core; in tests, one with a mistake in it.
-pub type Decide = fn(&Definition, &Saga, Input, Time) -> Result<Decision, Forbidden>;
+pub use crate::core::decide::Decide;
 
 /// The core's own.
 pub const SHIPPED: Decide = decide;

@@ -55,6 +55,7 @@ impl Link {
             publications,
             published: published_in,
             health: health.clone(),
+            clock: sagad::clock::system(),
             stop: stop.clone(),
         };
         let task = tokio::spawn(amqp.run());

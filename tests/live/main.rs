@@ -1,4 +1,5 @@
 //! Tests against real services: databases, RabbitMQ, processes.
+#![allow(clippy::disallowed_methods, reason = "real services live in real time")]
 
 mod asyncapi;
 mod bench;

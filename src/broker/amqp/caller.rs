@@ -16,6 +16,7 @@ use super::declare::refusal;
 use super::{BrokerMisconfigured, End};
 use crate::broker::message::{Inbox, Incoming, Outgoing};
 use crate::broker::names::Names;
+use crate::clock::{Clock, SystemClock};
 use crate::config::BrokerConfig;
 
 /// What comes, and in which way.
@@ -67,7 +68,7 @@ impl Caller {
         in_time("confirm what is published", confirming).await?;
 
         let channel = open_channel(&connection).await?;
-        let reply_to = format!("{}.{purpose}.{}", config.prefix, uuid::Uuid::now_v7());
+        let reply_to = format!("{}.{purpose}.{}", config.prefix, SystemClock.id());
         declare(&channel, &reply_to).await?;
         let answers = consume(&channel, &reply_to, Inbox::Replies).await?;
         let mut caller = Caller {

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use lapin::message::BasicReturnMessage;
@@ -22,7 +22,7 @@ use super::convert::{Encoded, outgoing};
 use crate::broker::handover::Ready;
 use crate::broker::message::{Outgoing, Publication, Published};
 use crate::broker::publisher::Publications;
-use crate::core::time::Time;
+use crate::clock::Clock;
 
 /// Messages published before their confirms are awaited. Enough that the round trip costs nothing, and a batch is still done in a few
 /// milliseconds.
@@ -52,6 +52,7 @@ pub(super) struct Outbound {
     /// The batch, in order.
     flight: Vec<Slot>,
     slow: Slow,
+    clock: Arc<dyn Clock>,
 }
 
 /// Exchanges and routing keys whose messages are not confirmed, and when to try again.
@@ -100,13 +101,18 @@ enum Trouble {
 }
 
 impl Outbound {
-    pub(super) fn new(publications: Publications, published: mpsc::Sender<Vec<Published>>) -> Outbound {
+    pub(super) fn new(
+        publications: Publications,
+        published: mpsc::Sender<Vec<Published>>,
+        clock: Arc<dyn Clock>,
+    ) -> Outbound {
         Outbound {
             publications,
             published,
             taken: Vec::with_capacity(BATCH),
             flight: Vec::with_capacity(BATCH),
             slow: Slow::new(),
+            clock,
         }
     }
 
@@ -133,7 +139,7 @@ impl Outbound {
         stop: &CancellationToken,
         over: &CancellationToken,
     ) -> End {
-        let mut lane = match Lane::open(connection, blocked, slow).await {
+        let mut lane = match Lane::open(connection, blocked, slow, Arc::clone(&self.clock)).await {
             Ok(lane) => lane,
             Err(end) => return end,
         };
@@ -216,6 +222,7 @@ struct Lane<'a> {
     suspects: HashSet<String>,
     /// Exchanges and routing keys whose messages are not confirmed, and when to try again.
     slow: &'a mut Slow,
+    clock: Arc<dyn Clock>,
 }
 
 impl<'a> Lane<'a> {
@@ -223,9 +230,10 @@ impl<'a> Lane<'a> {
         connection: &'a Connection,
         blocked: watch::Receiver<bool>,
         slow: &'a mut Slow,
+        clock: Arc<dyn Clock>,
     ) -> Result<Lane<'a>, End> {
         let channel = confirming_channel(connection).await?;
-        Ok(Lane { connection, channel, blocked, suspects: HashSet::new(), slow })
+        Ok(Lane { connection, channel, blocked, suspects: HashSet::new(), slow, clock })
     }
 
     /// Publishes until every message has its fate. Each round settles at least one message, finds a slow destination, or ends the epoch.
@@ -364,7 +372,7 @@ impl<'a> Lane<'a> {
     /// Publishes the messages of `round` and waits for all their confirms. Sets the fate of those that have one, also when others do not.
     async fn round(&mut self, flight: &mut [Slot], round: &[usize], patience: Duration) -> Result<(), Trouble> {
         let frame_max = self.connection.configuration().frame_max();
-        let now = Time::from(SystemTime::now());
+        let now = self.clock.now();
         let mut sent = Vec::with_capacity(round.len());
         for at in round {
             let slot = &mut flight[*at];

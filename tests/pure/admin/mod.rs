@@ -81,6 +81,7 @@ impl Rig {
             health: health.clone(),
             names: Names::new("sagad"),
             definitions: Arc::new(Definitions::new(folder.path().to_owned(), shelf.clone())),
+            clock: sagad::clock::system(),
             metrics: Metrics::install().unwrap(),
             max_body: config.http.max_body,
             read_timeout: config.http.read_timeout,
