@@ -176,8 +176,14 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
             }
         }
         Entry::NeverRan { spot, action, attempt, .. } => {
+            let mut open = false;
             if let Some(state) = action_of(saga, *spot, *action) {
                 state.unanswered.retain(|unanswered| unanswered != attempt);
+                open = !state.unanswered.is_empty();
+            }
+            // Nothing of it is in doubt any more: there is nothing to ask.
+            if *action == Action::Execute && !open {
+                stop_asking(saga, *spot);
             }
         }
         Entry::Exhausted { spot, action, failure } => {

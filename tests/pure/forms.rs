@@ -296,6 +296,18 @@ fn an_answer_that_comes_while_it_is_asked_for_settles_it() {
 }
 
 #[test]
+fn a_command_that_comes_back_unhandled_while_it_is_asked_for_settles_it() {
+    // Otherwise the step has ended well, and the saga with it, while its probe is under way.
+    let mut play = Play::of(&probed().replace("on_timeout", "optional = true\non_timeout"));
+    play.timer();
+    play.comes_back("a 1", Reason::Expired, false);
+    play.is(Status::Completed);
+    assert_eq!(play.due(), None, "the probe is not waited for any more");
+    answer(&mut play, 0, Action::Probe, 1, Some(Outcome::Success), Value::Null);
+    play.is(Status::Completed);
+}
+
+#[test]
 fn a_time_out_can_be_left_to_an_operator() {
     let toml = once("a", "on_timeout = 'suspend'");
     let timed_out = || {

@@ -191,7 +191,8 @@ impl Play {
             self.asked.extend(match &effect {
                 Effect::Command(command) => Some((command.ticket, command.round)),
                 Effect::Event(event) => Some((event.ticket, 0)),
-                // A child that is asked again looks again.
+                // A child that is told again to undo looks again; told again to begin, it is the same child.
+                Effect::Child(order) if order.ticket.action == Action::Execute => Some((order.ticket, 0)),
                 Effect::Child(order) => Some((order.ticket, order.ticket.attempt)),
                 Effect::Answer(_) => None,
             });

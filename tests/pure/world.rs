@@ -174,6 +174,8 @@ impl World {
             How::Ponder => return self.answers.push((ticket, Answer::Pending)),
             // An effect that comes after its time-out, and of which no word ever comes, nobody can know of.
             How::DoSilently | How::DoAndDie if !awaited => return,
+            // Whoever is asked what became of it says what he knows.
+            How::Decline if key.1 == Action::Probe => self.handle(key),
             How::Do | How::DoSilently | How::DoAndDie => self.handle(key),
             How::Decline if key.1 == Action::Execute => {
                 self.answered.entry(key).or_insert_with(|| Answer::Failure(no("declined"))).clone()
