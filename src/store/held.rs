@@ -21,10 +21,10 @@ use super::{ClaimKind, Freed, StoreError, codes, text};
 use crate::core::id::SagaId;
 
 /// Held sagas that are looked at together at the least: most of them may stand before a lock that is taken.
-const PAGE: usize = 64;
+pub(super) const PAGE: usize = 64;
 
 /// Locks whose first saga gets its turn in one call, where the store has to look for them.
-const LOCKS: usize = 1000;
+pub(super) const LOCKS: usize = 1000;
 
 /// Held sagas of a definition that may begin: see [`super::Store::held`].
 pub(super) async fn held(

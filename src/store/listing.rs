@@ -3,6 +3,8 @@
 //! A page is the newest of a few index ranges that are each in order already: all ids, one status, or one definition's
 //! statuses. No range is read further than one page.
 
+use std::ops::Range;
+
 use uuid::Uuid;
 
 use super::dialect::Dialect;
@@ -92,21 +94,25 @@ struct Bounds {
 
 impl Bounds {
     fn of(statement: &mut Statement<'_>, filter: &Filter) -> Bounds {
-        let mut least = Uuid::nil();
-        let mut below = filter.before.map_or(Uuid::max(), |id| id.0);
+        let ids = ids(filter);
         let mut exactly = String::new();
         if let Some(Time(after)) = filter.started_after {
-            least = first_id_at(after.saturating_sub(SLACK_MILLIS));
             let after = statement.int(after);
             exactly += &format!(" AND created_at >= {after}");
         }
         if let Some(Time(before)) = filter.started_before {
-            below = below.min(first_id_after(Time(before)));
             let before = statement.int(before);
             exactly += &format!(" AND created_at < {before}");
         }
-        Bounds { least: statement.uuid(least), below: statement.uuid(below), exactly }
+        Bounds { least: statement.uuid(ids.start), below: statement.uuid(ids.end), exactly }
     }
+}
+
+/// The ids of what a filter may let through.
+pub(super) fn ids(filter: &Filter) -> Range<Uuid> {
+    let least = filter.started_after.map_or(Uuid::nil(), |after| first_id_at(after.0.saturating_sub(SLACK_MILLIS)));
+    let below = filter.started_before.map_or(Uuid::max(), first_id_after);
+    least..filter.before.map_or(Uuid::max(), |id| id.0).min(below)
 }
 
 /// An id above those of all sagas and messages that were made before `time`.

@@ -1,4 +1,4 @@
-//! Where sagas live: a small trait, and two databases behind one set of statements.
+//! Where sagas live: a small trait, two databases behind one set of statements, and memory.
 
 mod claims;
 mod codes;
@@ -8,6 +8,7 @@ mod held;
 mod items;
 mod lanes;
 mod listing;
+pub mod memory;
 mod open;
 mod parts;
 mod purge;

@@ -18,7 +18,7 @@ use crate::core::saga::Status;
 use crate::core::time::Time;
 
 /// Messages that the broker has not confirmed, of old: with more of them than that, nothing is purged until they are sent.
-const OWED: usize = 1000;
+pub(super) const OWED: usize = 1000;
 
 /// Deletes sagas: see [`super::Store::purge`].
 pub(super) async fn purge(
