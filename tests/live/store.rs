@@ -1,5 +1,6 @@
-//! What every store does: one suite, run over SQLite and Postgres.
+//! What every store does: one suite, run over SQLite, Postgres and memory.
 
+mod alike;
 mod batch;
 mod claims;
 mod held;
@@ -13,12 +14,14 @@ mod timers;
 mod together;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use sagad::broker::message::{Outgoing, Properties};
 use sagad::core::id::SagaId;
 use sagad::core::saga::Status;
 use sagad::core::time::Time;
+use sagad::store::memory::MemoryStore;
 use sagad::store::sql::SqlStore;
 use sagad::store::{Batch, Birth, Claim, ClaimKind, Opening, OutboxRow, SagaRow, SagaWrite, Store, StoreError};
 use uuid::Uuid;
@@ -26,51 +29,100 @@ use uuid::Uuid;
 use crate::postgres;
 
 /// A place for a store of one test, gone with it.
-pub(crate) enum Place {
+pub(crate) trait Place {
+    /// The kind of store.
+    type Store: Store;
+
+    /// The store; called again, the same one, over connections of its own if it has any.
+    async fn open(&self) -> Self::Store;
+}
+
+/// A database.
+pub(crate) enum Sql {
     Sqlite(tempfile::TempDir),
     Postgres(postgres::Database),
 }
 
-impl Place {
-    async fn sqlite() -> Place {
-        Place::Sqlite(tempfile::tempdir().expect("a folder"))
+impl Sql {
+    async fn sqlite() -> Sql {
+        Sql::Sqlite(tempfile::tempdir().expect("a folder"))
     }
 
-    async fn postgres() -> Place {
-        Place::Postgres(postgres::database().await)
+    async fn postgres() -> Sql {
+        Sql::Postgres(postgres::database().await)
     }
 
     fn url(&self) -> String {
         match self {
-            Place::Sqlite(folder) => format!("sqlite://{}", folder.path().join("store.db").display()),
-            Place::Postgres(database) => database.url.clone(),
+            Sql::Sqlite(folder) => format!("sqlite://{}", folder.path().join("store.db").display()),
+            Sql::Postgres(database) => database.url.clone(),
         }
     }
+}
 
-    /// The store; called again, the same one over connections of its own.
+impl Place for Sql {
+    type Store = SqlStore;
+
     async fn open(&self) -> SqlStore {
         SqlStore::connect(&self.url(), Opening { migrate: true, exclusive: false }).await.expect("a store")
+    }
+}
+
+/// This process.
+struct Memory(MemoryStore);
+
+impl Memory {
+    fn new() -> Memory {
+        let mut secret = [0; 32];
+        for (half, id) in secret.chunks_mut(16).zip([Uuid::now_v7(), Uuid::now_v7()]) {
+            half.copy_from_slice(id.as_bytes());
+        }
+        Memory(MemoryStore::new(secret, || Time::from(SystemTime::now())))
+    }
+}
+
+impl Place for Memory {
+    type Store = MemoryStore;
+
+    async fn open(&self) -> MemoryStore {
+        self.0.clone()
     }
 }
 
 /// Each test over each database.
 macro_rules! over_both {
     ($($test:ident),* $(,)?) => {
-        mod sqlite {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                super::$test(&$crate::store::Place::sqlite().await).await;
-            })*
-        }
-        mod postgres {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                super::$test(&$crate::store::Place::postgres().await).await;
-            })*
-        }
+        $crate::store::over_all!(; sql: $($test),*);
     };
 }
 use over_both;
+
+/// Each test over each store; and those about SQL over each database alone.
+macro_rules! over_all {
+    ($($test:ident),* $(,)? $(; sql: $($sql:ident),* $(,)?)?) => {
+        mod sqlite {
+            $crate::store::tests_over!($crate::store::Sql::sqlite().await; $($test,)* $($($sql,)*)?);
+        }
+        mod postgres {
+            $crate::store::tests_over!($crate::store::Sql::postgres().await; $($test,)* $($($sql,)*)?);
+        }
+        mod memory {
+            $crate::store::tests_over!($crate::store::Memory::new(); $($test,)*);
+        }
+    };
+}
+use over_all;
+
+/// Each test over one store.
+macro_rules! tests_over {
+    ($place:expr; $($test:ident,)*) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $test() {
+            super::$test(&$place).await;
+        })*
+    };
+}
+use tests_over;
 
 const NOW: Time = Time(1_767_323_045_678);
 
@@ -168,17 +220,17 @@ fn sagas(sagas: Vec<SagaWrite>) -> Batch {
 }
 
 /// Commits what nothing speaks against.
-async fn put(store: &SqlStore, writes: Vec<SagaWrite>) {
+async fn put(store: &impl Store, writes: Vec<SagaWrite>) {
     let committed = store.commit(&sagas(writes)).await.expect("a commit");
     assert_eq!(committed.stale, []);
 }
 
 /// The version of a saga, if it exists.
-async fn version(store: &SqlStore, id: SagaId) -> Option<u64> {
+async fn version(store: &impl Store, id: SagaId) -> Option<u64> {
     store.load(&[id]).await.expect("a load").first().map(|saga| saga.version)
 }
 
 /// The outbox, as if all leases had ended.
-async fn whole_outbox(store: &SqlStore) -> Vec<OutboxRow> {
+async fn whole_outbox(store: &impl Store) -> Vec<OutboxRow> {
     store.take_outbox(Time(i64::MAX), Time(0), 10_000).await.expect("the outbox")
 }

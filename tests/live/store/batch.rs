@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::*;
 
-over_both!(
+over_all!(
     a_birth_is_read_as_it_was_written,
     a_change_replaces_the_state_and_adds_to_the_journal,
     a_stale_write_leaves_nothing_and_holds_up_nothing,
@@ -21,7 +21,7 @@ over_both!(
     the_journal_is_read_from_an_entry_on,
 );
 
-async fn a_birth_is_read_as_it_was_written(place: &Place) {
+async fn a_birth_is_read_as_it_was_written(place: &impl Place) {
     let store = place.open().await;
     let (saga, unknown) = (id(), id());
     let mut write = birth(saga, "order");
@@ -46,7 +46,7 @@ async fn a_birth_is_read_as_it_was_written(place: &Place) {
     assert!(store.load(&[]).await.expect("a load").is_empty());
 }
 
-async fn a_change_replaces_the_state_and_adds_to_the_journal(place: &Place) {
+async fn a_change_replaces_the_state_and_adds_to_the_journal(place: &impl Place) {
     let store = place.open().await;
     let saga = id();
     put(&store, vec![birth(saga, "order")]).await;
@@ -61,7 +61,7 @@ async fn a_change_replaces_the_state_and_adds_to_the_journal(place: &Place) {
     assert_eq!(store.next_due().await.expect("a time"), None);
 }
 
-async fn a_stale_write_leaves_nothing_and_holds_up_nothing(place: &Place) {
+async fn a_stale_write_leaves_nothing_and_holds_up_nothing(place: &impl Place) {
     let store = place.open().await;
     let (behind, ahead, missing, fresh, new) = (id(), id(), id(), id(), id());
     put(&store, vec![birth(behind, "order"), birth(ahead, "order"), birth(fresh, "order")]).await;
@@ -114,7 +114,7 @@ async fn a_stale_write_leaves_nothing_and_holds_up_nothing(place: &Place) {
     assert_eq!(store.counts().await.expect("counts"), one_more);
 }
 
-async fn a_birth_of_a_saga_that_exists_is_stale(place: &Place) {
+async fn a_birth_of_a_saga_that_exists_is_stale(place: &impl Place) {
     let store = place.open().await;
     let (saga, other) = (id(), id());
     put(&store, vec![birth(saga, "order")]).await;
@@ -132,12 +132,12 @@ async fn a_birth_of_a_saga_that_exists_is_stale(place: &Place) {
     assert_eq!(version(&store, other).await, Some(1));
 }
 
-async fn an_empty_batch_is_written(place: &Place) {
+async fn an_empty_batch_is_written(place: &impl Place) {
     let store = place.open().await;
     put(&store, Vec::new()).await;
 }
 
-async fn only_confirmed_rows_go(place: &Place) {
+async fn only_confirmed_rows_go(place: &impl Place) {
     let store = place.open().await;
     let saga = id();
     let mut write = birth(saga, "order");
@@ -150,7 +150,7 @@ async fn only_confirmed_rows_go(place: &Place) {
     assert_eq!(left, [ids[1], ids[2], ids[4]]);
 }
 
-async fn a_thousand_sagas_are_one_batch(place: &Place) {
+async fn a_thousand_sagas_are_one_batch(place: &impl Place) {
     let store = place.open().await;
     let old: Vec<SagaId> = (0..500).map(|_| id()).collect();
     put(&store, old.iter().map(|saga| birth(*saga, "order")).collect()).await;
@@ -171,7 +171,7 @@ async fn a_thousand_sagas_are_one_batch(place: &Place) {
     assert!(outbox.iter().all(|row| row.message.body == row.saga.0.as_bytes()[..]), "each has its own message");
 }
 
-async fn the_largest_and_oddest_values_come_back(place: &Place) {
+async fn the_largest_and_oddest_values_come_back(place: &impl Place) {
     let store = place.open().await;
     let all_bytes: Vec<u8> = (0..=255).collect();
     let large = vec![0xa5; 3_000_000];
@@ -235,7 +235,7 @@ async fn the_largest_and_oddest_values_come_back(place: &Place) {
     assert_eq!(store.next_due().await.expect("a time"), Some(Time(i64::MAX)));
 }
 
-async fn the_journal_is_read_from_an_entry_on(place: &Place) {
+async fn the_journal_is_read_from_an_entry_on(place: &impl Place) {
     let store = place.open().await;
     let (saga, other) = (id(), id());
     put(&store, vec![birth(saga, "order"), birth(other, "order")]).await;

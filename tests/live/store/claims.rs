@@ -5,7 +5,7 @@ use sagad::store::{Batch, Holder, Store};
 
 use super::*;
 
-over_both!(
+over_all!(
     a_birth_holds_its_claims,
     a_birth_that_loses_one_of_two_claims_leaves_nothing,
     an_ended_sagas_claim_is_taken_over_from_it_alone,
@@ -16,13 +16,13 @@ over_both!(
     odd_tokens_stay_different,
 );
 
-async fn holder(store: &SqlStore, claim: &Claim) -> Option<SagaId> {
+async fn holder(store: &impl Store, claim: &Claim) -> Option<SagaId> {
     let holders = store.holders(std::slice::from_ref(claim)).await.expect("holders");
     assert!(holders.len() < 2 && holders.iter().all(|holder| holder.claim == *claim));
     holders.first().map(|holder| holder.saga)
 }
 
-async fn a_birth_holds_its_claims(place: &Place) {
+async fn a_birth_holds_its_claims(place: &impl Place) {
     let store = place.open().await;
     let saga = id();
     let (key, start, free) = (claim(ClaimKind::Key, "A1"), claim(ClaimKind::Start, "A1"), claim(ClaimKind::Key, "A2"));
@@ -39,7 +39,7 @@ async fn a_birth_holds_its_claims(place: &Place) {
     assert_eq!(holder(&store, &other).await, None);
 }
 
-async fn a_birth_that_loses_one_of_two_claims_leaves_nothing(place: &Place) {
+async fn a_birth_that_loses_one_of_two_claims_leaves_nothing(place: &impl Place) {
     let store = place.open().await;
     let (first, loser, winner, changed) = (id(), id(), id(), id());
     let (key, start) = (claim(ClaimKind::Key, "A1"), claim(ClaimKind::Start, "fresh"));
@@ -65,7 +65,7 @@ async fn a_birth_that_loses_one_of_two_claims_leaves_nothing(place: &Place) {
     assert_eq!(store.counts().await.expect("counts"), [("order".to_owned(), Status::Running, 4)]);
 }
 
-async fn an_ended_sagas_claim_is_taken_over_from_it_alone(place: &Place) {
+async fn an_ended_sagas_claim_is_taken_over_from_it_alone(place: &impl Place) {
     let store = place.open().await;
     let (first, second, late) = (id(), id(), id());
     let key = claim(ClaimKind::Key, "A1");
@@ -80,7 +80,7 @@ async fn an_ended_sagas_claim_is_taken_over_from_it_alone(place: &Place) {
     assert_eq!(version(&store, late).await, None);
 }
 
-async fn a_lost_birth_gives_back_what_it_took_over(place: &Place) {
+async fn a_lost_birth_gives_back_what_it_took_over(place: &impl Place) {
     let store = place.open().await;
     let (ended, holding, loser) = (id(), id(), id());
     let (key, start) = (claim(ClaimKind::Key, "A1"), claim(ClaimKind::Start, "taken"));
@@ -95,7 +95,7 @@ async fn a_lost_birth_gives_back_what_it_took_over(place: &Place) {
     assert_eq!(holder(&store, &start).await, Some(holding));
 }
 
-async fn of_two_births_of_a_batch_one_gets_the_claim(place: &Place) {
+async fn of_two_births_of_a_batch_one_gets_the_claim(place: &impl Place) {
     let store = place.open().await;
     let (one, two) = (id(), id());
     let key = claim(ClaimKind::Key, "A1");
@@ -107,7 +107,7 @@ async fn of_two_births_of_a_batch_one_gets_the_claim(place: &Place) {
     assert_eq!((version(&store, winner).await, version(&store, loser).await), (Some(1), None));
 }
 
-async fn joined_claims_are_kept_where_they_are_free(place: &Place) {
+async fn joined_claims_are_kept_where_they_are_free(place: &impl Place) {
     let store = place.open().await;
     let (first, second, born) = (id(), id(), id());
     let (taken, free) = (claim(ClaimKind::Start, "taken"), claim(ClaimKind::Start, "free"));
@@ -134,7 +134,7 @@ async fn joined_claims_are_kept_where_they_are_free(place: &Place) {
     assert_eq!(holder(&store, &claim(ClaimKind::Start, "alone")).await, Some(first));
 }
 
-async fn a_claim_joined_to_a_lost_birth_is_not_kept(place: &Place) {
+async fn a_claim_joined_to_a_lost_birth_is_not_kept(place: &impl Place) {
     let store = place.open().await;
     let (holding, loser) = (id(), id());
     let (key, start) = (claim(ClaimKind::Key, "A1"), claim(ClaimKind::Start, "second try"));
@@ -148,7 +148,7 @@ async fn a_claim_joined_to_a_lost_birth_is_not_kept(place: &Place) {
     put(&store, vec![claiming(birth(id(), "order"), vec![(start, None)])]).await;
 }
 
-async fn odd_tokens_stay_different(place: &Place) {
+async fn odd_tokens_stay_different(place: &impl Place) {
     let store = place.open().await;
     let long = "k".repeat(100_000);
     let longer = format!("{long}k");

@@ -9,17 +9,17 @@ use uuid::{NoContext, Timestamp};
 
 use super::*;
 
-over_both!(
+over_all!(
     the_next_is_the_highest_priority_and_then_the_oldest,
     a_transition_says_whether_a_saga_is_held,
     of_those_with_one_lock_only_the_first_is_next,
     whoever_waits_for_a_freed_lock_gets_a_turn,
     locks_of_crashed_daemons_are_found,
-    thousands_behind_one_lock_hold_up_nobody,
     an_update_takes_claims_or_leaves_nothing,
     a_stale_update_gives_back_its_claims,
     releasing_gives_up_locks_and_slots_alone,
-    of_two_stores_one_gets_each_slot,
+    of_two_stores_one_gets_each_slot;
+    sql: thousands_behind_one_lock_hold_up_nobody,
 );
 
 /// A held saga that was accepted `millis` after [`NOW`].
@@ -49,19 +49,19 @@ fn lock(key: &str) -> Claim {
     claim(ClaimKind::Lock, key)
 }
 
-async fn next(store: &SqlStore, freed: &[&str], limit: usize) -> Vec<SagaId> {
+async fn next(store: &impl Store, freed: &[&str], limit: usize) -> Vec<SagaId> {
     let freed: Vec<Arc<str>> = freed.iter().map(|key| (*key).into()).collect();
     store.held("order", Freed::Keys(&freed), limit).await.expect("held sagas")
 }
 
 /// Puts these, and gives their ids.
-async fn put_held(store: &SqlStore, writes: Vec<SagaWrite>) -> Vec<SagaId> {
+async fn put_held(store: &impl Store, writes: Vec<SagaWrite>) -> Vec<SagaId> {
     let ids = writes.iter().map(|write| write.id).collect();
     put(store, writes).await;
     ids
 }
 
-async fn the_next_is_the_highest_priority_and_then_the_oldest(place: &Place) {
+async fn the_next_is_the_highest_priority_and_then_the_oldest(place: &impl Place) {
     let store = place.open().await;
     assert_eq!(store.held_definitions().await.expect("definitions"), [] as [&str; 0]);
     let ids = put_held(&store, vec![held(3, 5, None), held(1, 0, None), held(2, 5, None), held(4, 9, None)]).await;
@@ -74,7 +74,7 @@ async fn the_next_is_the_highest_priority_and_then_the_oldest(place: &Place) {
     assert_eq!(store.held("nothing", Freed::Any, 9).await.expect("held sagas"), []);
 }
 
-async fn a_transition_says_whether_a_saga_is_held(place: &Place) {
+async fn a_transition_says_whether_a_saga_is_held(place: &impl Place) {
     let store = place.open().await;
     let ids = put_held(&store, vec![held(1, 5, Some("A")), held(2, 5, None)]).await;
     // One that says nothing of it changes nothing, also beside one that does.
@@ -91,7 +91,7 @@ async fn a_transition_says_whether_a_saga_is_held(place: &Place) {
     assert_eq!(next(&store, &[], 9).await, [ids[0]]);
 }
 
-async fn of_those_with_one_lock_only_the_first_is_next(place: &Place) {
+async fn of_those_with_one_lock_only_the_first_is_next(place: &impl Place) {
     let store = place.open().await;
     let writes = vec![held(1, 5, Some("A")), held(2, 5, Some("A")), held(3, 5, Some("B")), held(4, 9, Some("A"))];
     let ids = put_held(&store, writes).await;
@@ -104,7 +104,7 @@ async fn of_those_with_one_lock_only_the_first_is_next(place: &Place) {
     assert_eq!(next(&store, &["A"], 9).await, [ids[0], ids[2]]);
 }
 
-async fn whoever_waits_for_a_freed_lock_gets_a_turn(place: &Place) {
+async fn whoever_waits_for_a_freed_lock_gets_a_turn(place: &impl Place) {
     let store = place.open().await;
     let long = "k".repeat(5000);
     for key in ["A", "\0", "ünï🦀\u{10ffff}", &long] {
@@ -126,7 +126,7 @@ async fn whoever_waits_for_a_freed_lock_gets_a_turn(place: &Place) {
     }
 }
 
-async fn locks_of_crashed_daemons_are_found(place: &Place) {
+async fn locks_of_crashed_daemons_are_found(place: &impl Place) {
     let store = place.open().await;
     let keys = ["A", "B", "C", "D"];
     let mut waiting = Vec::new();
@@ -147,7 +147,7 @@ async fn locks_of_crashed_daemons_are_found(place: &Place) {
     assert_eq!(found, expected);
 }
 
-async fn thousands_behind_one_lock_hold_up_nobody(place: &Place) {
+async fn thousands_behind_one_lock_hold_up_nobody(place: &Sql) {
     const MANY: i64 = 2000;
     let store = place.open().await;
     let holder = put_held(&store, vec![held(0, 5, Some("A"))]).await[0];
@@ -159,11 +159,11 @@ async fn thousands_behind_one_lock_hold_up_nobody(place: &Place) {
     // Each was met once: whoever looks for the next now meets three.
     let met = "SELECT count(*) FROM sagas WHERE held = 1";
     let met: i64 = match place {
-        Place::Sqlite(_) => {
+        Sql::Sqlite(_) => {
             let mut connection = SqliteConnection::connect(&place.url()).await.expect("a connection");
             sqlx::query_scalar(met).fetch_one(&mut connection).await.expect("a count")
         }
-        Place::Postgres(_) => {
+        Sql::Postgres(_) => {
             let mut connection = PgConnection::connect(&place.url()).await.expect("a connection");
             sqlx::query_scalar(met).fetch_one(&mut connection).await.expect("a count")
         }
@@ -171,7 +171,7 @@ async fn thousands_behind_one_lock_hold_up_nobody(place: &Place) {
     assert_eq!(met, 3);
 }
 
-async fn an_update_takes_claims_or_leaves_nothing(place: &Place) {
+async fn an_update_takes_claims_or_leaves_nothing(place: &impl Place) {
     let store = place.open().await;
     let ids = put_held(&store, vec![held(1, 5, None), held(2, 5, None), held(3, 5, None)]).await;
     let slot = |n: u32| claim(ClaimKind::Slot, &n.to_string());
@@ -198,7 +198,7 @@ async fn an_update_takes_claims_or_leaves_nothing(place: &Place) {
     assert_eq!(next(&store, &[], 9).await.len(), 2);
 }
 
-async fn a_stale_update_gives_back_its_claims(place: &Place) {
+async fn a_stale_update_gives_back_its_claims(place: &impl Place) {
     let store = place.open().await;
     let ids = put_held(&store, vec![held(1, 5, None), held(2, 5, None)]).await;
     let late = admit(ids[0], 7, vec![lock("A")]);
@@ -208,7 +208,7 @@ async fn a_stale_update_gives_back_its_claims(place: &Place) {
     assert_eq!(holders.iter().map(|holder| holder.saga).collect::<Vec<_>>(), [ids[1]]);
 }
 
-async fn releasing_gives_up_locks_and_slots_alone(place: &Place) {
+async fn releasing_gives_up_locks_and_slots_alone(place: &impl Place) {
     let store = place.open().await;
     let (one, two, three) = (id(), id(), id());
     let (key, start, slot) = (claim(ClaimKind::Key, "A1"), claim(ClaimKind::Start, "s"), claim(ClaimKind::Slot, "0"));
@@ -227,12 +227,12 @@ async fn releasing_gives_up_locks_and_slots_alone(place: &Place) {
 }
 
 /// Two daemons let sagas in as fast as they can; each slot is held by one saga at a time, and nobody waits for ever.
-async fn of_two_stores_one_gets_each_slot(place: &Place) {
+async fn of_two_stores_one_gets_each_slot<P: Place>(place: &P) {
     const SLOTS: usize = 3;
     const SAGAS: i64 = 120;
     let (one, two) = (place.open().await, place.open().await);
     let ids = put_held(&one, (0..SAGAS).map(|n| held(n, 5, Some(&format!("{}", n % 7)))).collect()).await;
-    let daemon = |store: SqlStore| async move {
+    let daemon = |store: P::Store| async move {
         let mut let_in = Vec::new();
         loop {
             let taken = store.slots("order").await.expect("slots");

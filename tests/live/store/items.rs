@@ -5,7 +5,7 @@ use sagad::store::{Filter, ItemsWrite, Store, StoredItems};
 
 use super::*;
 
-over_both!(
+over_all!(
     items_are_read_as_they_were_written,
     a_stale_write_leaves_items_alone,
     items_and_row_are_of_one_version,
@@ -24,11 +24,11 @@ fn with_items(write: SagaWrite, items: Vec<ItemsWrite>) -> SagaWrite {
     SagaWrite { items, ..write }
 }
 
-async fn items(store: &SqlStore, saga: SagaId) -> Vec<StoredItems> {
+async fn items(store: &impl Store, saga: SagaId) -> Vec<StoredItems> {
     store.load(&[saga]).await.expect("a load").remove(0).items
 }
 
-async fn items_are_read_as_they_were_written(place: &Place) {
+async fn items_are_read_as_they_were_written(place: &impl Place) {
     let store = place.open().await;
     let (saga, late, plain) = (id(), id(), id());
     let list = chunk(2, -1, "[1,2]");
@@ -60,7 +60,7 @@ async fn items_are_read_as_they_were_written(place: &Place) {
     assert!(listed.len() == 3 && listed.iter().all(|saga| saga.items.is_empty()));
 }
 
-async fn a_stale_write_leaves_items_alone(place: &Place) {
+async fn a_stale_write_leaves_items_alone(place: &impl Place) {
     let store = place.open().await;
     let (saga, other) = (id(), id());
     put(&store, vec![with_items(birth(saga, "order"), vec![chunk(0, 0, "first")]), birth(other, "order")]).await;
@@ -80,7 +80,7 @@ async fn a_stale_write_leaves_items_alone(place: &Place) {
 }
 
 /// A reader beside a writer that changes both chunks each time.
-async fn items_and_row_are_of_one_version(place: &Place) {
+async fn items_and_row_are_of_one_version(place: &impl Place) {
     const CHANGES: u64 = 50;
     let (store, reader) = (place.open().await, place.open().await);
     let saga = id();
@@ -104,7 +104,7 @@ async fn items_and_row_are_of_one_version(place: &Place) {
     assert_eq!(last, CHANGES + 1);
 }
 
-async fn a_thousand_chunks_are_one_batch(place: &Place) {
+async fn a_thousand_chunks_are_one_batch(place: &impl Place) {
     let store = place.open().await;
     let ids: Vec<SagaId> = (0..100).map(|_| id()).collect();
     let chunks = |saga: &SagaId| (0..10).map(|n| chunk(1, n, &format!("{saga} {n}"))).collect();

@@ -7,7 +7,7 @@ use uuid::{NoContext, Timestamp};
 
 use super::*;
 
-over_both!(lists_are_newest_first_and_filtered, pages_follow_each_other, counts_follow_the_status,);
+over_all!(lists_are_newest_first_and_filtered, pages_follow_each_other, counts_follow_the_status,);
 
 /// Accepted `seconds` after [`NOW`].
 fn accepted(seconds: i64, definition: &str, key: Option<&str>) -> SagaWrite {
@@ -21,12 +21,12 @@ fn accepted(seconds: i64, definition: &str, key: Option<&str>) -> SagaWrite {
     write
 }
 
-async fn list(store: &SqlStore, filter: Filter) -> Vec<SagaId> {
+async fn list(store: &impl Store, filter: Filter) -> Vec<SagaId> {
     let limit = if filter.limit == 0 { 100 } else { filter.limit };
     store.list(&Filter { limit, ..filter }).await.expect("a list").iter().map(|saga| saga.id).collect()
 }
 
-async fn lists_are_newest_first_and_filtered(place: &Place) {
+async fn lists_are_newest_first_and_filtered(place: &impl Place) {
     let store = place.open().await;
     let writes = vec![
         accepted(0, "order", Some("A1")),
@@ -78,7 +78,7 @@ async fn lists_are_newest_first_and_filtered(place: &Place) {
     }
 }
 
-async fn pages_follow_each_other(place: &Place) {
+async fn pages_follow_each_other(place: &impl Place) {
     let store = place.open().await;
     let statuses = [Status::Running, Status::Completed, Status::Failed];
     let writes: Vec<SagaWrite> =
@@ -103,7 +103,7 @@ async fn pages_follow_each_other(place: &Place) {
     assert_eq!(seen, expected);
 }
 
-async fn counts_follow_the_status(place: &Place) {
+async fn counts_follow_the_status(place: &impl Place) {
     let (store, other) = (place.open().await, place.open().await);
     let count = |definition: &str, status, sagas| (definition.to_owned(), status, sagas);
     assert_eq!(store.counts().await.expect("counts"), []);

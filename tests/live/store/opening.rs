@@ -19,19 +19,19 @@ over_both!(
 const AS_IT_IS: Opening = Opening { migrate: false, exclusive: false };
 const SERVING: Opening = Opening { migrate: true, exclusive: true };
 
-async fn run(place: &Place, sql: &str) {
+async fn run(place: &Sql, sql: &str) {
     match place {
-        Place::Sqlite(_) => {
+        Sql::Sqlite(_) => {
             let url = format!("{}?mode=rwc", place.url());
             SqliteConnection::connect(&url).await.expect("a file").execute(sql).await.expect(sql);
         }
-        Place::Postgres(database) => {
+        Sql::Postgres(database) => {
             PgConnection::connect(&database.url).await.expect("a server").execute(sql).await.expect(sql);
         }
     }
 }
 
-async fn a_store_that_was_not_migrated_says_so(place: &Place) {
+async fn a_store_that_was_not_migrated_says_so(place: &Sql) {
     run(place, "SELECT 1").await;
     let error = SqlStore::connect(&place.url(), AS_IT_IS).await.expect_err("no schema");
     assert!(matches!(error, OpenError::NotMigrated { found: 0, .. }), "{error:?}");
@@ -40,7 +40,7 @@ async fn a_store_that_was_not_migrated_says_so(place: &Place) {
     SqlStore::connect(&place.url(), AS_IT_IS).await.expect("a store").ping().await.expect("an answer");
 }
 
-async fn a_newer_store_says_so(place: &Place) {
+async fn a_newer_store_says_so(place: &Sql) {
     SqlStore::migrate(&place.url()).await.expect("a migration");
     let applied = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
                    SELECT 9999, 'of tomorrow', success, checksum, 0 FROM _sqlx_migrations LIMIT 1";
@@ -53,14 +53,14 @@ async fn a_newer_store_says_so(place: &Place) {
     }
 }
 
-async fn a_changed_schema_says_so(place: &Place) {
+async fn a_changed_schema_says_so(place: &Sql) {
     SqlStore::migrate(&place.url()).await.expect("a migration");
     run(place, "UPDATE _sqlx_migrations SET checksum = checksum || checksum").await;
     let error = SqlStore::connect(&place.url(), SERVING).await.expect_err("another schema");
     assert!(matches!(error, OpenError::Schema(_)), "{error:?}");
 }
 
-async fn migrating_again_is_nothing(place: &Place) {
+async fn migrating_again_is_nothing(place: &Sql) {
     SqlStore::migrate(&place.url()).await.expect("a migration");
     let store = place.open().await;
     let saga = id();
@@ -113,9 +113,9 @@ async fn in_memory_needs_no_lock_and_keeps_what_it_is_told() {
 
 #[tokio::test]
 async fn a_second_daemon_on_a_file_is_refused() {
-    let place = Place::sqlite().await;
+    let place = Sql::sqlite().await;
     let serving = SqlStore::connect(&place.url(), SERVING).await.expect("a store");
-    let Place::Sqlite(folder) = &place else { unreachable!("it is SQLite") };
+    let Sql::Sqlite(folder) = &place else { unreachable!("it is SQLite") };
     let link = folder.path().join("another name.db");
     std::os::unix::fs::symlink(folder.path().join("store.db"), &link).expect("a link");
     for url in [place.url(), format!("sqlite://{}", link.display().to_string().replace(' ', "%20"))] {
@@ -155,8 +155,8 @@ fn hold_lock(file: &Path) -> Child {
 
 #[tokio::test]
 async fn the_lock_of_a_killed_process_is_gone() {
-    let place = Place::sqlite().await;
-    let Place::Sqlite(folder) = &place else { unreachable!("it is SQLite") };
+    let place = Sql::sqlite().await;
+    let Sql::Sqlite(folder) = &place else { unreachable!("it is SQLite") };
     let mut other = hold_lock(&folder.path().join("store.db.lock"));
     let error = SqlStore::connect(&place.url(), SERVING).await.map(drop).expect_err("in use");
     assert!(matches!(error, OpenError::InUse { .. }), "{error:?}");
@@ -167,7 +167,7 @@ async fn the_lock_of_a_killed_process_is_gone() {
 
 #[tokio::test]
 async fn other_programs_read_while_it_writes() {
-    let place = Place::sqlite().await;
+    let place = Sql::sqlite().await;
     let store = SqlStore::connect(&place.url(), SERVING).await.expect("a store");
     let mut reader = SqliteConnection::connect(&format!("{}?mode=ro", place.url())).await.expect("a reader");
     let count = "SELECT count(*) FROM sagas";
@@ -189,7 +189,7 @@ async fn other_programs_read_while_it_writes() {
 
 #[tokio::test]
 async fn a_file_that_another_program_locks_is_unavailable() {
-    let place = Place::sqlite().await;
+    let place = Sql::sqlite().await;
     let store = SqlStore::connect(&place.url(), SERVING).await.expect("a store");
     let saga = id();
     put(&store, vec![birth(saga, "order")]).await;
@@ -204,8 +204,8 @@ async fn a_file_that_another_program_locks_is_unavailable() {
 
 #[tokio::test]
 async fn a_file_that_is_no_database_is_refused() {
-    let place = Place::sqlite().await;
-    let Place::Sqlite(folder) = &place else { unreachable!("it is SQLite") };
+    let place = Sql::sqlite().await;
+    let Sql::Sqlite(folder) = &place else { unreachable!("it is SQLite") };
     let mut file = std::fs::File::create(folder.path().join("store.db")).expect("a file");
     file.write_all(&[b'x'; 8192]).expect("a write");
     let error = SqlStore::connect(&place.url(), SERVING).await.map(drop).expect_err("no database");

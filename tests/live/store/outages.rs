@@ -74,7 +74,7 @@ async fn a_server_that_hangs_is_unavailable_and_holds_nobody_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_somebody_locks_for_long_is_unavailable() {
     use sqlx::{Connection, Executor, PgConnection};
-    let place = Place::postgres().await;
+    let place = Sql::postgres().await;
     let store = place.open().await;
     let saga = id();
     put(&store, vec![birth(saga, "order")]).await;

@@ -6,7 +6,7 @@ use uuid::{NoContext, Timestamp};
 
 use super::*;
 
-over_both!(
+over_all!(
     an_ended_saga_goes_whole,
     idempotency_keys_are_answered_for_ever,
     what_is_owed_stays,
@@ -30,19 +30,19 @@ fn ended(hours: i64, definition: &str, status: Status) -> SagaWrite {
 }
 
 /// Purges what ended more than `hours` before [`NOW`].
-async fn purge(store: &SqlStore, definition: &str, hours: i64) -> usize {
+async fn purge(store: &impl Store, definition: &str, hours: i64) -> usize {
     let before = Time(NOW.0 - hours * HOUR);
     let purged = store.purge(definition, before, None, 500).await.expect("a purge");
     assert_eq!(purged.next, None);
     purged.sagas
 }
 
-async fn all(store: &SqlStore) -> Vec<SagaId> {
+async fn all(store: &impl Store) -> Vec<SagaId> {
     let list = store.list(&Filter { limit: 1000, ..Filter::default() }).await.expect("a list");
     list.iter().rev().map(|saga| saga.id).collect()
 }
 
-async fn an_ended_saga_goes_whole(place: &Place) {
+async fn an_ended_saga_goes_whole(place: &impl Place) {
     let store = place.open().await;
     let (key, lock) = (claim(ClaimKind::Key, "A1"), claim(ClaimKind::Lock, "L"));
     let mut old = claiming(ended(5, "order", Status::Completed), vec![(key.clone(), None), (lock.clone(), None)]);
@@ -85,7 +85,7 @@ async fn an_ended_saga_goes_whole(place: &Place) {
     assert_eq!(store.load(&[old_id]).await.expect("a load")[0].items.len(), 1);
 }
 
-async fn idempotency_keys_are_answered_for_ever(place: &Place) {
+async fn idempotency_keys_are_answered_for_ever(place: &impl Place) {
     let store = place.open().await;
     let (start, joined, key) =
         (claim(ClaimKind::Start, "first"), claim(ClaimKind::Start, "second"), claim(ClaimKind::Key, "A1"));
@@ -112,7 +112,7 @@ async fn idempotency_keys_are_answered_for_ever(place: &Place) {
     assert_eq!(store.commit(&sagas(vec![again])).await.expect("a commit").stale.len(), 1);
 }
 
-async fn what_is_owed_stays(place: &Place) {
+async fn what_is_owed_stays(place: &impl Place) {
     let store = place.open().await;
     let mut owing = ended(5, "order", Status::Completed);
     let when = Timestamp::from_unix(NoContext, ((NOW.0 - 5 * HOUR) / 1000).unsigned_abs(), 0);
@@ -128,7 +128,7 @@ async fn what_is_owed_stays(place: &Place) {
     assert_eq!(all(&store).await, []);
 }
 
-async fn children_wait_for_their_parents(place: &Place) {
+async fn children_wait_for_their_parents(place: &impl Place) {
     let store = place.open().await;
     let mut parent = ended(6, "order", Status::Running);
     parent.row.ended_at = None;
@@ -149,7 +149,7 @@ async fn children_wait_for_their_parents(place: &Place) {
     assert_eq!(all(&store).await, [parent_id]);
 }
 
-async fn batches_are_bounded_and_go_on(place: &Place) {
+async fn batches_are_bounded_and_go_on(place: &impl Place) {
     let store = place.open().await;
     let statuses = [Status::Completed, Status::Compensated, Status::Failed];
     let writes: Vec<SagaWrite> = (0..25).map(|n| ended(40 - n, "order", statuses[n as usize % 3])).collect();
@@ -172,7 +172,7 @@ async fn batches_are_bounded_and_go_on(place: &Place) {
     assert_eq!(counts, [("order".to_owned(), Status::Completed, 2)]);
 }
 
-async fn two_daemons_purge_and_a_third_writes(place: &Place) {
+async fn two_daemons_purge_and_a_third_writes<P: Place>(place: &P) {
     const SAGAS: i64 = 300;
     let (one, two, engine) = (place.open().await, place.open().await, place.open().await);
     let key = |n: i64| claim(ClaimKind::Key, &n.to_string());
@@ -186,7 +186,7 @@ async fn two_daemons_purge_and_a_third_writes(place: &Place) {
         .collect();
     let ids: Vec<SagaId> = writes.iter().map(|write| write.id).collect();
     put(&one, writes).await;
-    let purger = |store: SqlStore| async move {
+    let purger = |store: P::Store| async move {
         let (mut sagas, mut after) = (0, None);
         loop {
             let purged = store.purge("order", NOW, after, 20).await.expect("a purge");

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::*;
 
-over_both!(
+over_all!(
     each_text_of_a_definition_is_one_revision,
     daemons_agree_on_revisions,
     dead_letters_are_kept_as_they_came,
@@ -20,7 +20,7 @@ fn source(toml: &str, schema: Option<&str>) -> Source {
     Source { toml: toml.to_owned(), schema: schema.map(str::to_owned) }
 }
 
-async fn each_text_of_a_definition_is_one_revision(place: &Place) {
+async fn each_text_of_a_definition_is_one_revision(place: &impl Place) {
     let store = place.open().await;
     let texts = [
         source("a = 1", None),
@@ -48,9 +48,9 @@ async fn each_text_of_a_definition_is_one_revision(place: &Place) {
     assert!(store.revisions("nothing").await.expect("revisions").is_empty());
 }
 
-async fn daemons_agree_on_revisions(place: &Place) {
+async fn daemons_agree_on_revisions<P: Place>(place: &P) {
     let (one, two) = (place.open().await, place.open().await);
-    let keep = |store: SqlStore, mine: &'static str| async move {
+    let keep = |store: P::Store, mine: &'static str| async move {
         let mut numbers = Vec::new();
         for n in 0..20 {
             let shared = source(&format!("shared {n}"), None);
@@ -85,7 +85,7 @@ fn letter(body: &[u8]) -> DeadLetter {
     DeadLetter { id: Uuid::now_v7(), at: NOW, reason: "not JSON: \0 ünï".to_owned(), message }
 }
 
-async fn dead_letters_are_kept_as_they_came(place: &Place) {
+async fn dead_letters_are_kept_as_they_came(place: &impl Place) {
     let store = place.open().await;
     let mut letters = vec![letter(b""), letter(&(0..=255).collect::<Vec<u8>>()), letter(b"\0")];
     for (letter, queue) in letters.iter_mut().zip([Inbox::Starts, Inbox::Replies, Inbox::WakeUps]) {
@@ -102,7 +102,7 @@ async fn dead_letters_are_kept_as_they_came(place: &Place) {
     }
 }
 
-async fn dead_letters_are_paged_and_forgotten(place: &Place) {
+async fn dead_letters_are_paged_and_forgotten(place: &impl Place) {
     let store = place.open().await;
     let letters: Vec<DeadLetter> = (0..5).map(|n| letter(&[n])).collect();
     let mut newest: Vec<Uuid> = letters.iter().map(|letter| letter.id).collect();
@@ -124,7 +124,7 @@ async fn dead_letters_are_paged_and_forgotten(place: &Place) {
     assert_eq!(page(None, 9).await, [newest[0], newest[1], newest[3], newest[4]]);
 }
 
-async fn the_secret_is_made_once(place: &Place) {
+async fn the_secret_is_made_once(place: &impl Place) {
     let (one, two) = (place.open().await, place.open().await);
     let (first, second) = tokio::join!(one.secret(), two.secret());
     let secret = first.expect("a secret");
@@ -133,6 +133,6 @@ async fn the_secret_is_made_once(place: &Place) {
     assert!(secret.iter().collect::<std::collections::HashSet<_>>().len() > 8, "{secret:?}");
 }
 
-async fn it_answers(place: &Place) {
+async fn it_answers(place: &impl Place) {
     place.open().await.ping().await.expect("an answer");
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::*;
 
-over_both!(
+over_all!(
     due_sagas_are_leased_in_order,
     timers_are_exact_to_the_millisecond,
     a_lease_does_not_change_the_version,
@@ -25,7 +25,7 @@ fn due(at: i64) -> SagaWrite {
     write
 }
 
-async fn due_sagas_are_leased_in_order(place: &Place) {
+async fn due_sagas_are_leased_in_order(place: &impl Place) {
     let store = place.open().await;
     let writes = [due(30_000), due(10_000), due(20_000), due(40_000)];
     let [thirty, ten, twenty, forty] = [0, 1, 2, 3].map(|n| writes[n].id);
@@ -46,7 +46,7 @@ async fn due_sagas_are_leased_in_order(place: &Place) {
     assert_eq!(taken.into_iter().collect::<HashSet<_>>(), HashSet::from([ten, twenty, thirty]));
 }
 
-async fn timers_are_exact_to_the_millisecond(place: &Place) {
+async fn timers_are_exact_to_the_millisecond(place: &impl Place) {
     let store = place.open().await;
     // Before 1970, too: nothing rounds the wrong way.
     for at in [-1025, -1024, -1023, -1, 0, 1, 1023, 1024, 1025] {
@@ -62,7 +62,7 @@ async fn timers_are_exact_to_the_millisecond(place: &Place) {
     assert_eq!(store.next_due().await.expect("a time"), Some(Time(1_999)));
 }
 
-async fn a_lease_does_not_change_the_version(place: &Place) {
+async fn a_lease_does_not_change_the_version(place: &impl Place) {
     let store = place.open().await;
     let write = due(10);
     let saga = write.id;
@@ -73,10 +73,10 @@ async fn a_lease_does_not_change_the_version(place: &Place) {
     assert!(store.take_due(Time(1000), Time(2000), 10).await.expect("due").is_empty());
 }
 
-async fn two_takers_share_what_is_due(place: &Place) {
+async fn two_takers_share_what_is_due<P: Place>(place: &P) {
     let (one, two) = (place.open().await, place.open().await);
     put(&one, (0..400).map(due).collect()).await;
-    let taker = |store: SqlStore| async move {
+    let taker = |store: P::Store| async move {
         let mut all = Vec::new();
         loop {
             let taken = store.take_due(Time(1000), Time(100_000), 7).await.expect("due");
@@ -93,7 +93,7 @@ async fn two_takers_share_what_is_due(place: &Place) {
 }
 
 /// Messages of one saga with these leases, oldest first.
-async fn outbox(store: &SqlStore, leases: &[i64]) -> Vec<Uuid> {
+async fn outbox(store: &impl Store, leases: &[i64]) -> Vec<Uuid> {
     let mut write = birth(id(), "order");
     write.outbox =
         leases.iter().map(|lease| OutboxRow { leased_until: Time(*lease), ..message(write.id, b"") }).collect();
@@ -102,13 +102,13 @@ async fn outbox(store: &SqlStore, leases: &[i64]) -> Vec<Uuid> {
     ids
 }
 
-async fn take(store: &SqlStore, now: i64, lease: i64, limit: usize) -> Vec<Uuid> {
+async fn take(store: &impl Store, now: i64, lease: i64, limit: usize) -> Vec<Uuid> {
     let rows = store.take_outbox(Time(now), Time(lease), limit).await.expect("the outbox");
     assert!(rows.iter().all(|row| row.leased_until == Time(lease)));
     rows.iter().map(|row| row.id).collect()
 }
 
-async fn outbox_rows_are_leased_oldest_first(place: &Place) {
+async fn outbox_rows_are_leased_oldest_first(place: &impl Place) {
     let store = place.open().await;
     let ids = outbox(&store, &[0, 50, 0, 0]).await;
     assert_eq!(take(&store, 10, 100, 2).await, [ids[0], ids[2]]);
@@ -119,14 +119,14 @@ async fn outbox_rows_are_leased_oldest_first(place: &Place) {
     assert_eq!(take(&store, 101, 200, 10).await, [ids[0], ids[1], ids[3]]);
 }
 
-async fn outbox_leases_can_be_ended(place: &Place) {
+async fn outbox_leases_can_be_ended(place: &impl Place) {
     let store = place.open().await;
     let ids = outbox(&store, &[i64::MAX, 7, 0]).await;
     store.release_outbox().await.expect("a release");
     assert_eq!(take(&store, 1, 100, 10).await, ids);
 }
 
-async fn outbox_rows_know_how_often_they_were_handed_out(place: &Place) {
+async fn outbox_rows_know_how_often_they_were_handed_out(place: &impl Place) {
     let store = place.open().await;
     let ids = outbox(&store, &[0, 0]).await;
     let handed = async |now| {
@@ -141,10 +141,10 @@ async fn outbox_rows_know_how_often_they_were_handed_out(place: &Place) {
     assert_eq!(handed(60).await, [2, 3]);
 }
 
-async fn two_takers_share_the_outbox(place: &Place) {
+async fn two_takers_share_the_outbox<P: Place>(place: &P) {
     let (one, two) = (place.open().await, place.open().await);
     let ids: HashSet<Uuid> = outbox(&one, &[0; 300]).await.into_iter().collect();
-    let taker = |store: SqlStore| async move {
+    let taker = |store: P::Store| async move {
         let mut all = Vec::new();
         loop {
             let taken = take(&store, 10, 100_000, 7).await;

@@ -8,13 +8,13 @@ use tokio::sync::Barrier;
 
 use super::*;
 
-over_both!(of_several_writers_one_wins_and_none_waits_for_ever);
+over_all!(of_several_writers_one_wins_and_none_waits_for_ever);
 
 const ROUNDS: u64 = 60;
 const SAGAS: usize = 40;
 
 /// Two pools write the same sagas, claim the same keys and forget the same messages, in opposite orders, at the same time.
-async fn of_several_writers_one_wins_and_none_waits_for_ever(place: &Place) {
+async fn of_several_writers_one_wins_and_none_waits_for_ever<P: Place>(place: &P) {
     let (one, two) = (place.open().await, place.open().await);
     let shared: Vec<SagaId> = (0..SAGAS).map(|_| id()).collect();
     let mut births: Vec<SagaWrite> = shared.iter().map(|saga| birth(*saga, "order")).collect();
@@ -26,7 +26,7 @@ async fn of_several_writers_one_wins_and_none_waits_for_ever(place: &Place) {
     put(&one, births).await;
 
     let barrier = Arc::new(Barrier::new(2));
-    let writer = |store: SqlStore, backwards: bool| {
+    let writer = |store: P::Store, backwards: bool| {
         let (barrier, shared, messages) = (barrier.clone(), shared.clone(), messages.clone());
         async move {
             let (mut won, mut begun) = (0, 0);
