@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::broker::message::{Delivery, Incoming, Publication, Receipt};
+use crate::broker::message::{Delivery, Incoming, Publication, Receipt, Taken};
 use crate::broker::publisher::Publisher;
 use crate::core::id::{SagaId, Ticket};
 use crate::core::input::{Forbidden, Input, Order};
@@ -266,17 +266,13 @@ impl Intake {
 
     /// Publishes a message again, as it was; true once the broker has it.
     pub async fn publish(&self, message: crate::broker::message::Outgoing) -> bool {
-        let (confirmed, outcome) = oneshot::channel();
-        let publication = Publication {
-            outbox: None,
-            message: Arc::new(message),
-            confirmed: Some(confirmed),
-            handover: Default::default(),
-        };
+        let (told, taken) = oneshot::channel();
+        let publication =
+            Publication { outbox: None, message: Arc::new(message), told: Some(told), handover: Default::default() };
         if self.publisher.publish(publication).is_err() {
             return false;
         }
-        matches!(tokio::time::timeout(PATIENCE, outcome).await, Ok(Ok(())))
+        matches!(tokio::time::timeout(PATIENCE, taken).await, Ok(Ok(Taken::Yes)))
     }
 
     /// The ids of sagas that end from now on, of this daemon.

@@ -97,7 +97,7 @@ impl Outbox {
                     let publication = Publication {
                         outbox: Some(row.id),
                         message: Arc::clone(&row.message),
-                        confirmed: None,
+                        told: None,
                         handover: Arc::clone(&handover),
                     };
                     let expires_at = row.message.expires_at();

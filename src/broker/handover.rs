@@ -138,7 +138,7 @@ mod tests {
             body: Bytes::new(),
         };
         let handover = Arc::new(Handover::new(Time(sole_until)));
-        Publication { outbox: Some(Uuid::nil()), message: Arc::new(message), confirmed: None, handover }
+        Publication { outbox: Some(Uuid::nil()), message: Arc::new(message), told: None, handover }
     }
 
     fn lives(publication: &Publication) -> &str {

@@ -167,6 +167,11 @@ impl Receipt {
         // A closed acknowledger means that the channel is gone: the broker delivers the message again.
         let _ = self.acks.send(self.tag);
     }
+
+    /// Waits until its channel is gone.
+    pub async fn gone(&self) {
+        self.acks.closed().await;
+    }
 }
 
 /// Something handed to the publisher.
@@ -176,10 +181,19 @@ pub struct Publication {
     pub outbox: Option<Uuid>,
     /// The message.
     pub message: Arc<Outgoing>,
-    /// Told once the broker has confirmed it; dropped without if it could not be published.
-    pub confirmed: Option<tokio::sync::oneshot::Sender<()>>,
+    /// Told what became of it; dropped without if it is not known, or not now: then it may be tried again.
+    pub told: Option<tokio::sync::oneshot::Sender<Taken>>,
     /// How far its outbox row is.
     pub handover: Arc<Handover>,
+}
+
+/// Whether the broker took a message that somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It has it.
+    Yes,
+    /// It refused it, or no queue takes it.
+    No,
 }
 
 /// What the broker said of a [`Publication`] with an outbox row.

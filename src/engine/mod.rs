@@ -55,6 +55,9 @@ const BATCH: usize = 512;
 /// How long a confirmed outbox row may wait for a commit to be deleted with.
 const DELETE_WITHIN: Duration = Duration::from_millis(100);
 
+/// Until an answer is published again that the broker could not take.
+const ANSWER_AGAIN: Duration = Duration::from_secs(1);
+
 /// Waits between attempts to reach the database.
 const STORE_RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 
@@ -407,7 +410,7 @@ impl<S: Store> Engine<S> {
                 let publication = Publication {
                     outbox: None,
                     message: Arc::new(message),
-                    confirmed: None,
+                    told: None,
                     handover: Default::default(),
                 };
                 self.outbox.publish_unkept(publication);
@@ -458,18 +461,25 @@ impl<S: Store> Engine<S> {
 
     /// The answer first, then the acknowledgement: a crash in between starts nothing twice and answers again.
     fn answer_first(&self, delivery: Delivery, answer: Outgoing) {
-        let (confirmed, outcome) = oneshot::channel();
         let message = Arc::new(answer);
-        self.outbox.publish_unkept(Publication {
-            outbox: None,
-            message,
-            confirmed: Some(confirmed),
-            handover: Default::default(),
-        });
+        let outbox = self.outbox.clone();
         tokio::spawn(async move {
-            // Confirmed, or refused for good: an answer that nobody can take must not come back for ever.
-            let _ = outcome.await;
-            delivery.receipt.ack();
+            loop {
+                let (told, taken) = oneshot::channel();
+                let message = Arc::clone(&message);
+                let handover = Default::default();
+                outbox.publish_unkept(Publication { outbox: None, message, told: Some(told), handover });
+                // Taken, or refused for good: an answer that nobody can take must not come back for ever.
+                if taken.await.is_ok() {
+                    return delivery.receipt.ack();
+                }
+                tokio::select! {
+                    biased;
+                    // The delivery comes again, and is answered again.
+                    () = delivery.receipt.gone() => return,
+                    () = tokio::time::sleep(ANSWER_AGAIN) => {}
+                }
+            }
         });
     }
 }

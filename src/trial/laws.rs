@@ -87,7 +87,8 @@ fn undoing(definition: &Definition, saga: &Saga, ticket: Ticket) -> Option<Breac
     let step = &definition.steps[ticket.spot.step];
     let name = &step.name;
     let unit = saga.unit(ticket.spot)?;
-    if unit.execute.attempt == 0 {
+    // Nothing is sent to wait, and what came of it may have to be undone.
+    if unit.execute.attempt == 0 && !matches!(step.execute, Execute::Wait(_)) {
         return breach("never-sent", format!("`{name}` was never sent, and is undone"));
     }
     // A retry of what was begun in order goes on, even if a late success has unsettled what comes after it.

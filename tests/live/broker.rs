@@ -100,7 +100,7 @@ impl Link {
         let publication = Publication {
             outbox: Some(outbox),
             message: Arc::new(message),
-            confirmed: None,
+            told: None,
             handover: Default::default(),
         };
         self.publisher.publish(publication).expect("the link runs");

@@ -20,5 +20,6 @@ mod rules;
 mod scenarios;
 mod schema;
 mod shape;
+mod sim;
 mod templates;
 mod world;

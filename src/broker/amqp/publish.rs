@@ -20,7 +20,7 @@ use super::End;
 use super::connect::{REPLY_TIMEOUT, describe, open_channel};
 use super::convert::{Encoded, outgoing};
 use crate::broker::handover::Ready;
-use crate::broker::message::{Outgoing, Publication, Published};
+use crate::broker::message::{Outgoing, Publication, Published, Taken};
 use crate::broker::publisher::Publications;
 use crate::clock::Clock;
 
@@ -196,10 +196,15 @@ impl Outbound {
 
 /// Tells whoever waits for this message alone; what the outbox must know is left.
 fn tell(publication: Publication, at_first: Option<Arc<Outgoing>>, fate: Fate) -> Option<Published> {
-    let Publication { outbox, message, confirmed, .. } = publication;
-    if let (Fate::Confirmed, Some(confirmed)) = (&fate, confirmed) {
+    let Publication { outbox, message, told, .. } = publication;
+    let taken = match fate {
+        Fate::Confirmed => Some(Taken::Yes),
+        Fate::Returned(_) | Fate::Refused => Some(Taken::No),
+        Fate::Expired | Fate::Left | Fate::Deferred => None,
+    };
+    if let (Some(taken), Some(told)) = (taken, told) {
         // Who waited may have given up.
-        let _ = confirmed.send(());
+        let _ = told.send(taken);
     }
     let outbox = outbox?;
     match fate {

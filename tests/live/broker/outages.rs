@@ -58,7 +58,7 @@ async fn nothing_is_lost_when_the_broker_is_killed_under_load() {
             let publication = sagad::broker::message::Publication {
                 outbox: Some(outbox),
                 message,
-                confirmed: None,
+                told: None,
                 handover: Default::default(),
             };
             publisher.publish(publication).expect("the link runs");

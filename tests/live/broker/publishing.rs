@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use lapin::options::QueueDeleteOptions;
-use sagad::broker::message::{Outgoing, Properties, Publication, Published};
+use sagad::broker::message::{Outgoing, Properties, Publication, Published, Taken};
 use sagad::config::{Queue, QueueType, Topology};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -182,28 +182,24 @@ async fn a_full_queue_refuses_what_is_too_much() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_waits_without_an_outbox_row_is_told_of_success_only() {
+async fn who_waits_without_an_outbox_row_is_told_whether_the_broker_took_it() {
     let scope = Scope::new(rabbitmq::shared().await);
     let client = scope.client().await;
     let inbox = scope.name("q");
     client.queue(&inbox).await;
     let mut link = Link::start(scope.config(), &Topology::default());
     let publish = |message: Outgoing| {
-        let (confirmed, outcome) = oneshot::channel();
-        let publication = Publication {
-            outbox: None,
-            message: Arc::new(message),
-            confirmed: Some(confirmed),
-            handover: Default::default(),
-        };
+        let (told, outcome) = oneshot::channel();
+        let publication =
+            Publication { outbox: None, message: Arc::new(message), told: Some(told), handover: Default::default() };
         link.publisher.publish(publication).expect("the link runs");
         outcome
     };
-    publish(command("", &inbox, 1)).await.expect("confirmed");
+    assert_eq!(publish(command("", &inbox, 1)).await, Ok(Taken::Yes));
     let returned = publish(command("", &scope.name("nowhere"), 2));
     let missing = publish(command(&scope.name("no-exchange"), "k", 3));
-    returned.await.expect_err("no queue takes it");
-    missing.await.expect_err("there is no such exchange");
+    assert_eq!(returned.await, Ok(Taken::No), "no queue takes it");
+    assert_eq!(missing.await, Ok(Taken::No), "there is no such exchange");
     assert!(link.published.try_recv().is_err(), "there is no row to be told of");
     client.wait_for(&inbox, 1).await;
     assert_eq!(link.publisher.in_hand(), 0);

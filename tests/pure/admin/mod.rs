@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use sagad::admin::{Access, Api, Server, router};
-use sagad::broker::message::Outgoing;
+use sagad::broker::message::{Outgoing, Taken};
 use sagad::broker::names::Names;
 use sagad::broker::publisher;
 use sagad::config::Config;
@@ -104,8 +104,8 @@ impl Rig {
                 for publication in batch.drain(..) {
                     let mut engine = played.lock().unwrap();
                     engine.published.push((*publication.message).clone());
-                    if let (false, Some(confirmed)) = (engine.broker_refuses, publication.confirmed) {
-                        let _ = confirmed.send(());
+                    if let (false, Some(told)) = (engine.broker_refuses, publication.told) {
+                        let _ = told.send(Taken::Yes);
                     }
                 }
             }

@@ -1,0 +1,271 @@
+//! What sagad guarantees, checked apart from whatever is going on: against what is committed, and what the broker and the participants saw.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use sagad::broker::message::{Incoming, Outgoing};
+use sagad::core::answer::Outcome;
+use sagad::core::apply::{Origin, apply, begin};
+use sagad::core::definition::{Definition, Execute};
+use sagad::core::entry::{Entry, Handling};
+use sagad::core::id::{Action, SagaId, Spot, Ticket};
+use sagad::core::input::Input;
+use sagad::core::saga::{ActionState, Progress, Reason, Saga};
+use sagad::core::time::Time;
+use sagad::definitions::Pinned;
+use sagad::store::{SagaWrite, StoredSaga, read_saga};
+use sagad::trial::laws;
+use sagad::trial::stage::Turn;
+use sagad::wire::incoming::{Meaning, read};
+use sagad::wire::signature::Signer;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::world::{Unit, unit_of};
+
+/// The guarantees that are checked here, beside those of [`sagad::trial::laws`]; each is of docs/guarantees.md.
+pub(crate) const LAWS: [&str; 14] = [
+    "committed-before-sent",
+    "acknowledged-after-commit",
+    "acknowledged-once",
+    "one-key",
+    "answers-are-given",
+    "first-decides",
+    "on-time",
+    "key",
+    "told",
+    "nothing-lost",
+    "effect",
+    "at-rest",
+    "dead-letters",
+    "known-exchanges",
+];
+
+/// What is known of everything, and the first law that did not hold.
+#[derive(Debug, Default)]
+pub(crate) struct Checks {
+    breach: Option<(&'static str, String)>,
+    pub(crate) sagas: BTreeMap<SagaId, (Saga, Arc<Pinned>)>,
+    /// Lifecycle events by id.
+    events: BTreeMap<String, Value>,
+    /// Subjects and types of all lifecycle events.
+    told: BTreeSet<(String, String)>,
+    /// The idempotency keys of each action of each unit.
+    keys: BTreeMap<(Unit, String), BTreeSet<String>>,
+    /// What participants, the broker and children said of which attempt.
+    given: BTreeSet<(String, &'static str)>,
+    /// Answers to starts over AMQP, by correlation id.
+    pub(crate) start_answers: BTreeMap<String, Value>,
+    pub(crate) commits: u64,
+    pub(crate) transitions: u64,
+    /// Kinds of things that were seen, to know that they happen.
+    pub(crate) seen: BTreeSet<&'static str>,
+}
+
+impl Checks {
+    pub(crate) fn breach(&mut self, law: &'static str, message: String) {
+        self.breach.get_or_insert((law, message));
+    }
+
+    pub(crate) fn first_breach(&self) -> Option<(&'static str, String)> {
+        self.breach.clone()
+    }
+
+    /// A saga was committed; `stored` is how it is now.
+    pub(crate) fn committed(&mut self, signer: &Signer, write: &SagaWrite, stored: &StoredSaga, pinned: &Arc<Pinned>) {
+        self.transitions += 1;
+        let entries: Vec<Entry> = match serde_json::from_slice(&write.entries) {
+            Ok(entries) => entries,
+            Err(error) => return self.breach("replay", format!("the journal can't be read: {error}")),
+        };
+        let after = match read_saga(stored) {
+            Ok(after) => after,
+            Err(error) => return self.breach("replay", error.to_string()),
+        };
+        let at = write.row.updated_at;
+        let (before, entries) = match self.sagas.get(&write.id) {
+            Some((before, _)) => (before.clone(), entries),
+            None => {
+                let origin = Origin {
+                    id: write.id,
+                    definition: after.definition.clone(),
+                    revision: after.revision,
+                    input: after.input.clone(),
+                };
+                let Some(first) = entries.first().and_then(|first| begin(origin, first, at)) else {
+                    return self.breach("replay", "the journal does not begin with the start".to_owned());
+                };
+                // The fold of the law counts the transition.
+                (Saga { version: 0, ..first }, entries[1..].to_vec())
+            }
+        };
+        for (saga, entry) in steps(&before, &entries, at) {
+            if let Some((law, message)) = self.of_entry(signer, &pinned.definition, &saga, entry, at) {
+                self.breach(law, format!("{}: {message}", write.id));
+            }
+        }
+        let turn = Turn { at, entries, sent: Vec::new() };
+        if turn.entries.is_empty() {
+            // The start alone.
+            if (Saga { version: 1, ..before }) != after {
+                self.breach("replay", format!("{}: the journal tells something else than the state", write.id));
+            }
+        } else if let Some(breach) = laws::of_turn(&pinned.definition, &before, &after, &turn) {
+            self.breach(breach.law, format!("{}: {}", write.id, breach.message));
+        }
+        self.sagas.insert(write.id, (after, Arc::clone(pinned)));
+    }
+
+    fn of_entry(
+        &mut self,
+        signer: &Signer,
+        definition: &Definition,
+        saga: &Saga,
+        entry: &Entry,
+        at: Time,
+    ) -> Option<(&'static str, String)> {
+        let action = |spot, action| saga.unit(spot).map(|unit| unit.action(action));
+        let given = |spot: Spot, action, attempt, said: &'static str| {
+            // An event does not say which attempt it answers.
+            let announced = definition.steps[spot.step].command().is_some_and(|command| command.reply.success.is_some());
+            if announced && action == Action::Execute {
+                return true;
+            }
+            let id = signer.sign(Ticket { saga: saga.id, spot, action, attempt });
+            self.given.contains(&(id, said))
+        };
+        match entry {
+            Entry::Sent { spot, action: which, attempt, .. } => {
+                let early = match action(*spot, *which)?.progress {
+                    Progress::Scheduled { due } => due > at,
+                    _ => false,
+                };
+                early.then(|| ("on-time", format!("attempt {attempt} of {spot} is sent before it is due")))
+            }
+            Entry::AttemptFailed { spot, action: which, attempt, failure, handling } => {
+                let state = action(*spot, *which)?;
+                let early = match state.progress {
+                    Progress::Running { deadline: Some(deadline) } => deadline > at,
+                    Progress::Running { deadline: None } => true,
+                    _ => false,
+                };
+                // A child is told at once when its parent turns round.
+                let early = early && !matches!(definition.steps[spot.step].execute, Execute::Saga(_));
+                if early && failure.reason == Reason::Timeout {
+                    return Some(("on-time", format!("attempt {attempt} of {spot} times out before its time")));
+                }
+                let answered = *handling == Handling::Answered;
+                // An undo that is refused is tried again.
+                let refused = *which == Action::Compensate && given(*spot, *which, *attempt, "failure");
+                (answered && !refused && !given(*spot, *which, *attempt, "retry")).then(|| {
+                    ("answers-are-given", format!("nobody answered `retry` to attempt {attempt} of {} {spot}", which.as_str()))
+                })
+            }
+            Entry::Succeeded { spot, action: which, attempt, late, .. } => {
+                let state = action(*spot, *which)?;
+                self.seen.extend(late.then_some("late success"));
+                if !late && is_decided(state) {
+                    return Some(("first-decides", format!("attempt {attempt} of {spot} decides what is decided: {state:?}")));
+                }
+                (*attempt > 0 && !given(*spot, *which, *attempt, "success")).then(|| {
+                    ("answers-are-given", format!("nobody answered `success` to attempt {attempt} of {} {spot}", which.as_str()))
+                })
+            }
+            Entry::Failed { spot, action: which, attempt, failure } => {
+                let state = action(*spot, *which)?;
+                if is_decided(state) {
+                    return Some(("first-decides", format!("attempt {attempt} of {spot} decides what is decided: {state:?}")));
+                }
+                let by_answer = *attempt > 0 && failure.reason == Reason::Failure;
+                (by_answer && !given(*spot, *which, *attempt, "failure")).then(|| {
+                    ("answers-are-given", format!("nobody answered `failure` to attempt {attempt} of {} {spot}", which.as_str()))
+                })
+            }
+            Entry::CompensationRenewed { .. } => {
+                self.seen.insert("renewed");
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// Somebody said something of an attempt.
+    pub(crate) fn said(&mut self, id: &str, said: &'static str) {
+        self.given.insert((id.to_owned(), said));
+    }
+
+    /// Something reaches the broker: what it says must have been committed.
+    pub(crate) fn published(&mut self, signer: &Signer, message: &Outgoing) -> Option<(&'static str, String)> {
+        let ticket = signer.read(message.properties.message_id.as_deref()?)?;
+        let Ticket { saga, spot, action, attempt } = ticket;
+        // One that was purged was committed as well.
+        let state = self.sagas.get(&saga).map(|(saga, _)| saga.unit(spot).map(|unit| unit.action(action)));
+        if state.is_none_or(|state| state.is_none_or(|state| state.attempt < attempt)) {
+            return Some(("committed-before-sent", format!("attempt {attempt} of {} {spot} is sent, and not committed", action.as_str())));
+        }
+        let round = state.flatten().map_or(0, |state| state.round);
+        let key = message.properties.header_str("idempotency-key")?;
+        let keys = self.keys.entry((unit_of(message), action.as_str().to_owned())).or_default();
+        keys.insert(key.to_owned());
+        (message.mandatory && keys.len() > round as usize + 1).then(|| ("one-key", format!("{} {spot} goes under {keys:?}", action.as_str())))
+    }
+
+    /// An answer or a dead command is acknowledged: what follows from it must have been committed.
+    pub(crate) fn acknowledged(&self, signer: &Signer, message: &Incoming) -> Option<(&'static str, String)> {
+        let (saga, spot, action, attempt) = match read(signer, message, usize::MAX, SagaId(Uuid::nil())) {
+            Ok(Meaning::Saga(_, Input::Answer { answer, .. })) if answer.outcome == Some(Outcome::Pending) => return None,
+            Ok(Meaning::Saga(saga, Input::Answer { spot, action, attempt, .. })) => (saga, spot, action, attempt),
+            Ok(Meaning::Saga(saga, Input::Undelivered { spot, action, attempt, .. })) => (saga, spot, action, attempt),
+            _ => return None,
+        };
+        let (saga, _) = self.sagas.get(&saga)?;
+        let state = saga.unit(spot)?.action(action);
+        (state.in_flight() && state.attempt == attempt).then(|| {
+            let what = super::world::short(message);
+            ("acknowledged-after-commit", format!("{what} is acknowledged, and nothing of it is committed"))
+        })
+    }
+
+    /// A lifecycle event.
+    pub(crate) fn told(&mut self, message: &Outgoing) {
+        let event: Value = serde_json::from_slice(&message.body).unwrap_or_default();
+        let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+        let (id, subject) = (text("id"), text("subject"));
+        let committed = Uuid::try_parse(&subject).ok().and_then(|saga| self.sagas.get(&SagaId(saga))).map(|(saga, _)| saga.entries);
+        let seq = id.rsplit('-').next().and_then(|seq| seq.parse::<u64>().ok());
+        if seq.is_none() || seq > committed {
+            self.breach("committed-before-sent", format!("the event {id} tells what is not committed"));
+        }
+        self.told.insert((subject, text("type")));
+        if self.events.insert(id.clone(), event.clone()).is_some_and(|before| before != event) {
+            self.breach("told", format!("the event {id} differs from itself"));
+        }
+    }
+
+    /// Whether the end of a saga was told.
+    pub(crate) fn end_was_told(&self, saga: &Saga) -> bool {
+        let what = format!("saga.{}.{}", saga.definition, saga.status().as_str());
+        self.told.contains(&(saga.id.to_string(), what))
+    }
+
+    /// An answer to a start.
+    pub(crate) fn answered_start(&mut self, message: &Outgoing) {
+        let id = message.properties.correlation_id.clone().unwrap_or_default();
+        self.start_answers.insert(id, serde_json::from_slice(&message.body).unwrap_or_default());
+    }
+}
+
+fn is_decided(state: &ActionState) -> bool {
+    matches!(state.progress, Progress::Succeeded { .. } | Progress::Failed { by: Some(_), .. } | Progress::GivenUp { .. })
+}
+
+/// The entries of a transition, each with the saga as it was just before it.
+fn steps<'a>(before: &Saga, entries: &'a [Entry], at: Time) -> Vec<(Saga, &'a Entry)> {
+    let mut saga = before.clone();
+    let step = |entry: &'a Entry| {
+        let was = saga.clone();
+        apply(&mut saga, entry, at);
+        (was, entry)
+    };
+    entries.iter().map(step).collect()
+}

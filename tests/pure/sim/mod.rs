@@ -1,0 +1,151 @@
+//! The shipped engine in a world that is drawn from a seed: several daemons, a broker, participants that are merely idempotent, and
+//! everything that can go wrong with them. Time is virtual, the same seed gives the same run.
+//!
+//! ```text
+//!   seed ─> plan: definitions, starts, operators, mishaps, faults ─> run ─> breach of a law, or none ─> shrink ─> the shortest way there
+//! ```
+//!
+//! `SAGAD_SIM_SEEDS=100000 cargo test --release --test pure sim::holds` runs as many seeds as asked, from `SAGAD_SIM_FROM` on (a random one
+//! by default); `SAGAD_SIM_SEED=17 cargo test --test pure sim::replay -- --nocapture` shows one.
+
+mod chance;
+mod checks;
+mod daemon;
+mod mutants;
+mod plan;
+mod run;
+mod sagas;
+mod store;
+mod world;
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use self::mutants::Mutant;
+use self::plan::Plan;
+use self::run::{Outcome, run};
+
+/// Runs a plan; a panic is a breach as well.
+fn tried(plan: &Plan, mutant: Option<Mutant>, traced: bool) -> Outcome {
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(plan.clone(), mutant, traced)));
+    outcome.unwrap_or_else(|panic| {
+        let why = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        Outcome { breach: Some(("no-panic", why.unwrap_or("a panic").to_owned())), ..Outcome::default() }
+    })
+}
+
+/// A smaller plan that breaks the same law.
+fn shrunk(mut plan: Plan, law: &'static str, mutant: Option<Mutant>, patience: Duration) -> Plan {
+    let began = Instant::now();
+    'smaller: while began.elapsed() < patience {
+        for smaller in plan.smaller() {
+            if tried(&smaller, mutant, false).breach.is_some_and(|(broken, _)| broken == law) {
+                plan = smaller;
+                continue 'smaller;
+            }
+            if began.elapsed() > patience {
+                break;
+            }
+        }
+        break;
+    }
+    plan
+}
+
+/// What is to be known of a seed that failed.
+fn story(seed: u64, mutant: Option<Mutant>) -> String {
+    let plan = Plan::draw(seed);
+    let Some((law, message)) = tried(&plan, mutant, false).breach else { return format!("seed {seed} is all right") };
+    let small = shrunk(plan, law, mutant, Duration::from_secs(60));
+    let outcome = tried(&small, mutant, true);
+    let (_, last) = outcome.breach.unwrap_or((law, message));
+    let last: String = last.chars().take(4_000).collect();
+    format!("seed {seed} breaks `{law}`: {last}\n{small}\n{}", outcome.trace.join("\n"))
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
+}
+
+/// Another one each time.
+fn rand_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0) >> 16
+}
+
+/// Runs seeds on all cores, until one fails: how many transitions there were, how sagas ended, what was seen.
+fn seeds(from: u64, count: u64, mutant: Option<Mutant>) -> Result<Outcome, u64> {
+    let next = AtomicU64::new(0);
+    let failed = AtomicU64::new(u64::MAX);
+    let all = Mutex::new(Outcome::default());
+    let work = || {
+        let mut sum = Outcome::default();
+        loop {
+            let nth = next.fetch_add(1, Ordering::Relaxed);
+            if nth >= count || failed.load(Ordering::Relaxed) != u64::MAX {
+                break;
+            }
+            let outcome = tried(&Plan::draw(from.wrapping_add(nth)), mutant, std::env::var_os("SIMDBG").is_some());
+            if outcome.breach.is_some() {
+                // The first by number, whichever thread was faster: so that it is the same each time.
+                failed.fetch_min(nth, Ordering::Relaxed);
+                break;
+            }
+            sum.add(outcome);
+        }
+        all.lock().unwrap().add(sum);
+    };
+    std::thread::scope(|scope| {
+        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        (0..threads).for_each(|_| drop(scope.spawn(work)));
+    });
+    match failed.into_inner() {
+        u64::MAX => Ok(all.into_inner().unwrap()),
+        nth => Err(from.wrapping_add(nth)),
+    }
+}
+
+#[test]
+fn holds_whatever_goes_wrong() {
+    let count = number("SAGAD_SIM_SEEDS").unwrap_or(1_000);
+    let from = number("SAGAD_SIM_FROM").unwrap_or_else(|| rand_seed());
+    println!("SAGAD_SIM_FROM={from} SAGAD_SIM_SEEDS={count}");
+    let began = Instant::now();
+    let sum = seeds(from, count, None).unwrap_or_else(|seed| panic!("{}", story(seed, None)));
+    println!("{count} seeds in {:?}: {} transitions, {:?}", began.elapsed(), sum.transitions, sum.ends);
+    // A simulation in which nothing happens proves nothing.
+    let ends: BTreeSet<&str> = sum.ends.keys().copied().collect();
+    assert!(count < 500 || ends == BTreeSet::from(["completed", "compensated", "failed"]), "{ends:?}");
+    assert!(count < 500 || sum.seen == BTreeSet::from(["late success", "renewed"]), "{:?}", sum.seen);
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in 0..20 {
+        let (once, again) = (tried(&Plan::draw(seed), None, true), tried(&Plan::draw(seed), None, true));
+        assert_eq!(once.mark, again.mark, "seed {seed}: {:?} {:?}", once.trace.len(), again.trace.len());
+    }
+}
+
+#[test]
+fn every_mistake_is_found() {
+    for mutant in Mutant::ALL {
+        let seed = match seeds(0, 3_000, Some(mutant)) {
+            Err(seed) => seed,
+            Ok(_) => panic!("{mutant:?} is not found"),
+        };
+        let (law, message) = tried(&Plan::draw(seed), Some(mutant), false).breach.unwrap();
+        assert!(mutant.found_by().contains(&law), "{mutant:?} is found by `{law}`: {message}");
+        println!("{mutant:?} is found by seed {seed}: {law}");
+    }
+}
+
+#[test]
+fn replay() {
+    let Some(seed) = number("SAGAD_SIM_SEED") else { return };
+    println!("{}", story(seed, None));
+}

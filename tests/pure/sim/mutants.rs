@@ -1,0 +1,147 @@
+//! Mistakes made on purpose, one at a time: the checks are worth something only if they find each.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use sagad::core::answer::Outcome;
+use sagad::core::apply::apply;
+use sagad::core::decide::{Decide, Decision, decide};
+use sagad::core::definition::Definition;
+use sagad::core::id::Action;
+use sagad::core::input::{Forbidden, Input};
+use sagad::core::parse::parse;
+use sagad::core::saga::{Progress, Saga};
+use sagad::core::time::Time;
+use sagad::trial::stage::units;
+
+/// A mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mutant {
+    AcknowledgesBeforeCommit,
+    ForgetsTheOutbox,
+    IgnoresTheVersion,
+    IgnoresLateSuccesses,
+    UndoesInAnyOrder,
+    LosesTimers,
+    ConfusesAttempts,
+    SharesKeys,
+    TrustsWakeUps,
+    AppliesDuplicates,
+}
+
+impl Mutant {
+    pub(crate) const ALL: [Mutant; 10] = [
+        Mutant::AcknowledgesBeforeCommit,
+        Mutant::ForgetsTheOutbox,
+        Mutant::IgnoresTheVersion,
+        Mutant::IgnoresLateSuccesses,
+        Mutant::UndoesInAnyOrder,
+        Mutant::LosesTimers,
+        Mutant::ConfusesAttempts,
+        Mutant::SharesKeys,
+        Mutant::TrustsWakeUps,
+        Mutant::AppliesDuplicates,
+    ];
+
+    /// The laws by which it may be found.
+    pub(crate) fn found_by(self) -> &'static [&'static str] {
+        match self {
+            Mutant::AcknowledgesBeforeCommit => &["acknowledged-after-commit"],
+            // What is not sent again is either told by nobody, or waited for in vain.
+            Mutant::ForgetsTheOutbox => &["told", "nothing-lost", "ends"],
+            Mutant::IgnoresTheVersion => &["replay", "first-decides", "once"],
+            Mutant::IgnoresLateSuccesses => &["effect"],
+            Mutant::UndoesInAnyOrder => &["reverse"],
+            Mutant::LosesTimers => &["ends"],
+            Mutant::ConfusesAttempts => &["answers-are-given", "first-decides"],
+            Mutant::SharesKeys => &["key"],
+            Mutant::TrustsWakeUps => &["on-time"],
+            Mutant::AppliesDuplicates => &["first-decides"],
+        }
+    }
+}
+
+/// What decides in a run.
+pub(crate) fn decides(mutant: Option<Mutant>) -> Decide {
+    match mutant {
+        Some(Mutant::IgnoresLateSuccesses) => ignores_late_successes,
+        Some(Mutant::UndoesInAnyOrder) => undoes_in_any_order,
+        Some(Mutant::ConfusesAttempts) => confuses_attempts,
+        Some(Mutant::TrustsWakeUps) => trusts_wake_ups,
+        Some(Mutant::AppliesDuplicates) => applies_duplicates,
+        _ => decide,
+    }
+}
+
+fn ignores_late_successes(definition: &Definition, saga: &Saga, input: Input, now: Time) -> Result<Decision, Forbidden> {
+    if let Input::Answer { spot, action: Action::Execute, .. } = &input
+        && saga.unit(*spot).is_some_and(|unit| matches!(unit.execute.progress, Progress::Failed { .. }))
+    {
+        return Ok(Decision { saga: saga.clone(), entries: Vec::new(), effects: Vec::new(), ignored: None });
+    }
+    decide(definition, saga, input, now)
+}
+
+thread_local! {
+    /// The definitions of the run, as if no step came after another on the way back.
+    static ORDERLESS: RefCell<BTreeMap<String, Definition>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// Has the definitions of this text undone in any order.
+pub(crate) fn forget_the_order_of(toml: &str) {
+    let Ok((mut definition, _)) = parse(toml, &mut |name| Err(format!("no {name} here"))) else { return };
+    definition.steps.iter_mut().for_each(|step| step.later.clear());
+    let name = format!("{} {:?}", definition.name, definition.description);
+    ORDERLESS.with_borrow_mut(|orderless| drop(orderless.insert(name, definition)));
+}
+
+fn undoes_in_any_order(definition: &Definition, saga: &Saga, input: Input, now: Time) -> Result<Decision, Forbidden> {
+    ORDERLESS.with_borrow(|orderless| {
+        let orderless = orderless.get(&format!("{} {:?}", definition.name, definition.description));
+        decide(orderless.unwrap_or(definition), saga, input, now)
+    })
+}
+
+fn confuses_attempts(definition: &Definition, saga: &Saga, mut input: Input, now: Time) -> Result<Decision, Forbidden> {
+    if let Input::Answer { spot, action, attempt, .. } = &mut input
+        && let Some(unit) = saga.unit(*spot)
+    {
+        *attempt = unit.action(*action).attempt;
+    }
+    decide(definition, saga, input, now)
+}
+
+fn trusts_wake_ups(definition: &Definition, saga: &Saga, input: Input, now: Time) -> Result<Decision, Forbidden> {
+    let mut due = saga.clone();
+    if let Input::Tick = input {
+        for (spot, _) in units(saga) {
+            let Some(unit) = due.unit_mut(spot) else { continue };
+            for action in [Action::Execute, Action::Compensate, Action::Probe] {
+                match &mut unit.action_mut(action).progress {
+                    Progress::Running { deadline: Some(at) } | Progress::Scheduled { due: at } => *at = now,
+                    _ => {}
+                }
+            }
+        }
+    }
+    Ok(journaled(saga, decide(definition, &due, input, now)?, now))
+}
+
+/// As if it had been decided on `saga`: nothing but what is journaled changes it.
+fn journaled(saga: &Saga, decision: Decision, now: Time) -> Decision {
+    let mut saga = saga.clone();
+    decision.entries.iter().for_each(|entry| apply(&mut saga, entry, now));
+    Decision { saga, ..decision }
+}
+
+fn applies_duplicates(definition: &Definition, known: &Saga, input: Input, now: Time) -> Result<Decision, Forbidden> {
+    let mut saga = known.clone();
+    if let Input::Answer { spot, action, answer, .. } = &input
+        && answer.outcome == Some(Outcome::Success)
+        && let Some(unit) = saga.unit_mut(*spot)
+        && let Progress::Succeeded { .. } = unit.action(*action).progress
+    {
+        unit.action_mut(*action).progress = Progress::Running { deadline: None };
+    }
+    Ok(journaled(known, decide(definition, &saga, input, now)?, now))
+}

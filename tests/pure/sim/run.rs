@@ -1,0 +1,512 @@
+//! One run: trouble first, then all is well and everything must come to its end; then the books are held against each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use sagad::broker::message::{Inbox, Incoming, Properties};
+use sagad::core::definition::Execute;
+use sagad::core::entry::Resolution;
+use sagad::core::id::SagaId;
+use sagad::core::input::Order;
+use sagad::core::saga::{Phase, Progress, Saga, Status};
+use sagad::definitions::Pinned;
+use sagad::intake::{Intake, Refusal, Start};
+use sagad::store::Store;
+use sagad::store::memory::MemoryStore;
+use sagad::trial::laws;
+use sagad::trial::stage::units;
+use serde_json::{Map, Value, json};
+
+use super::daemon::Daemon;
+use super::mutants::{self, Mutant};
+use super::plan::{Misfortune, Plan, What};
+use super::store::Decks;
+use super::world::{Happening, SECRET, World, garbage};
+
+/// Once all is well, everything must have ended after so long. The longest that anything waits for are some attempts of 20 s, twice.
+const PATIENCE: Duration = Duration::from_secs(900);
+
+/// Between two looks of the operator.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// What came of a run, or of many.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) breach: Option<(&'static str, String)>,
+    pub(crate) trace: Vec<String>,
+    pub(crate) mark: u64,
+    pub(crate) transitions: u64,
+    pub(crate) ends: BTreeMap<&'static str, u64>,
+    pub(crate) seen: BTreeSet<&'static str>,
+}
+
+impl Outcome {
+    /// With what came of others.
+    pub(crate) fn add(&mut self, other: Outcome) {
+        self.transitions += other.transitions;
+        other.ends.into_iter().for_each(|(end, count)| *self.ends.entry(end).or_default() += count);
+        self.seen.extend(other.seen);
+    }
+}
+
+/// Runs a plan. The same plan gives the same run.
+pub(crate) fn run(plan: Plan, mutant: Option<Mutant>, traced: bool) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.unwrap_or_else(|error| panic!("no runtime: {error}"));
+    runtime.block_on(async {
+        let world = World::new(plan, mutant, traced);
+        let mut run = Run::new(&world);
+        run.play().await;
+        let mut state = world.lock();
+        let ends = state.checks.sagas.values().fold(BTreeMap::new(), |mut ends, (saga, _)| {
+            *ends.entry(saga.status().as_str()).or_default() += 1;
+            ends
+        });
+        Outcome {
+            breach: state.checks.first_breach(),
+            trace: state.trace.take().unwrap_or_default(),
+            mark: state.mark,
+            transitions: state.checks.transitions,
+            ends,
+            seen: std::mem::take(&mut state.checks.seen),
+        }
+    })
+}
+
+struct Run {
+    world: World,
+    store: MemoryStore,
+    daemons: Vec<Daemon>,
+    /// Which saga each start was told that it has; `None`: it was refused.
+    started: Arc<std::sync::Mutex<BTreeMap<usize, Option<SagaId>>>>,
+    looks: u32,
+    calm_at: sagad::core::time::Time,
+}
+
+impl Run {
+    fn new(world: &World) -> Run {
+        let clock = world.clone();
+        let store = MemoryStore::new(SECRET, move || clock.now());
+        let (decks, count) = (Decks::default(), world.lock().plan.daemons);
+        let daemons = (0..count).map(|number| Daemon::new(number, world.clone(), store.clone(), Arc::clone(&decks))).collect();
+        Run { world: world.clone(), store, daemons, started: Arc::default(), looks: 0, calm_at: world.now() }
+    }
+
+    async fn play(&mut self) {
+        let plan = self.world.lock().plan.clone();
+        if self.world.lock().mutant == Some(Mutant::UndoesInAnyOrder) {
+            plan.sagas.iter().for_each(|saga| mutants::forget_the_order_of(&saga.toml()));
+        }
+        self.daemons.iter_mut().for_each(Daemon::start);
+        let happens = |at, what| self.world.plan(at, what);
+        plan.starts.iter().enumerate().for_each(|(nth, start)| happens(start.at, Happening::Start(nth)));
+        plan.orders.iter().enumerate().for_each(|(nth, order)| happens(order.at, Happening::Order(nth)));
+        plan.mishaps.iter().enumerate().for_each(|(nth, mishap)| happens(mishap.at, Happening::Mishap(nth)));
+        if plan.faults.garbage > 0 {
+            Inbox::ALL.into_iter().enumerate().for_each(|(nth, queue)| self.world.send(garbage(nth, queue), "garbage", nth));
+        }
+        happens(plan.trouble, Happening::Calm);
+        loop {
+            let doomed = std::mem::take(&mut self.world.lock().doomed);
+            for daemon in doomed {
+                self.daemons[daemon].kill();
+                let again = self.world.lock().chance.of(("again", daemon)).millis(1..3_000);
+                self.world.plan(again, Happening::Over(usize::MAX - daemon));
+            }
+            while let Some(what) = self.world.due() {
+                if !self.happen(what) {
+                    return self.close();
+                }
+            }
+            if self.world.lock().checks.first_breach().is_some() {
+                return self.daemons.iter_mut().for_each(Daemon::kill);
+            }
+            if let Some(fallen) = self.daemons.iter().position(Daemon::fell) {
+                self.world.breach("ends", format!("daemon {fallen} ended by itself"));
+                continue;
+            }
+            let next = self.world.next().map(|next| next.since(self.world.now())).unwrap_or(PATIENCE);
+            tokio::select! {
+                biased;
+                () = self.world.changed() => {}
+                () = tokio::time::sleep(next) => {}
+            }
+        }
+    }
+
+    /// Carries out what happens; false once all is over.
+    fn happen(&mut self, what: Happening) -> bool {
+        match what {
+            Happening::Reach(message) => self.world.reach(*message),
+            Happening::Take(command) => self.world.take(*command),
+            Happening::Finish(command) => self.world.finish(&command),
+            Happening::Start(nth) => self.begin(nth),
+            Happening::Order(nth) => self.order(nth),
+            Happening::Mishap(nth) => self.mishap(nth),
+            Happening::Over(nth) => self.over(nth),
+            Happening::Calm => {
+                self.world.trace(|| "from now on all is well".to_owned());
+                let mut state = self.world.lock();
+                (state.troubled, state.store_away, state.broker_away) = (false, false, false);
+                drop(state);
+                self.calm_at = self.world.now();
+                for daemon in &mut self.daemons {
+                    daemon.freeze(false);
+                    if daemon.is_dead() {
+                        daemon.start();
+                    }
+                }
+                self.world.plan(LOOK, Happening::Look);
+            }
+            Happening::Look => {
+                let Some(left) = self.left() else { return false };
+                if self.world.now().since(self.calm_at) > PATIENCE {
+                    self.world.breach("ends", left);
+                    return true;
+                }
+                self.looks += 1;
+                self.help();
+                self.world.plan(LOOK, Happening::Look);
+            }
+        }
+        true
+    }
+
+    fn mishap(&mut self, nth: usize) {
+        let mishap = self.world.lock().plan.mishaps[nth];
+        if !self.world.lock().troubled {
+            return;
+        }
+        self.world.trace(|| format!("{:?}", mishap.what));
+        let count = self.daemons.len();
+        match mishap.what {
+            Misfortune::Kill(daemon) => self.daemons[daemon % count].kill(),
+            Misfortune::Freeze(daemon) => self.daemons[daemon % count].freeze(true),
+            Misfortune::Cut(daemon) => self.world.disconnect(daemon % count),
+            Misfortune::StoreAway => self.world.lock().store_away = true,
+            Misfortune::BrokerAway => {
+                self.world.lock().broker_away = true;
+                (0..count).for_each(|daemon| self.world.disconnect(daemon));
+            }
+            Misfortune::Reload(saga) => {
+                self.world.lock().plan.sagas[saga].edition += 1;
+                let toml = self.world.lock().plan.sagas[saga].toml();
+                if self.world.lock().mutant == Some(Mutant::UndoesInAnyOrder) {
+                    mutants::forget_the_order_of(&toml);
+                }
+                self.daemons.iter().for_each(Daemon::reload);
+            }
+        }
+        self.world.plan(mishap.lasts, Happening::Over(nth));
+    }
+
+    fn over(&mut self, nth: usize) {
+        let count = self.daemons.len();
+        let start = |daemon: &mut Daemon| {
+            if daemon.is_dead() {
+                daemon.start();
+            }
+        };
+        if let Some(daemon) = usize::MAX.checked_sub(nth).filter(|daemon| *daemon < count) {
+            return start(&mut self.daemons[daemon]);
+        }
+        let what = self.world.lock().plan.mishaps[nth].what;
+        match what {
+            Misfortune::Kill(daemon) => start(&mut self.daemons[daemon % count]),
+            Misfortune::Freeze(daemon) => self.daemons[daemon % count].freeze(false),
+            Misfortune::StoreAway => self.world.lock().store_away = false,
+            Misfortune::BrokerAway => self.world.lock().broker_away = false,
+            Misfortune::Cut(_) | Misfortune::Reload(_) => {}
+        }
+    }
+
+    /// Some daemon that is up.
+    fn intake(&self, label: usize) -> Option<Intake> {
+        let up: Vec<Intake> = self.daemons.iter().filter_map(Daemon::intake).collect();
+        let which = self.world.lock().chance.of(("ask", label)).below(up.len().max(1) as u64) as usize;
+        up.into_iter().nth(which)
+    }
+
+    fn begin(&self, nth: usize) {
+        let (start, saga, id) = {
+            let state = self.world.lock();
+            let start = state.plan.starts[nth];
+            let random = state.chance.of(("start id", nth)).of(self.world.now().0 as u64);
+            let millis = self.world.now().0 as u64;
+            let id = uuid::Uuid::from_u64_pair((millis << 16) | 0x7000 | nth as u64, random.within(0..u64::MAX >> 2) | (0b10 << 62));
+            (start, state.plan.sagas[start.saga].name.clone(), SagaId(id))
+        };
+        let input = json!({
+            "key": format!("k{}", start.key), "lock": format!("l{}", start.key % 2),
+            "yes": true, "no": false, "lists": [[], ["a"], ["a", "b"], ["a", "b", "c"]],
+        });
+        if start.amqp {
+            let properties = Properties {
+                message_id: Some(format!("start {nth}")),
+                reply_to: Some("starter".to_owned()),
+                correlation_id: Some(format!("start {nth}")),
+                ..Properties::default()
+            };
+            let body = sagad::store::encode(&input);
+            let (exchange, routing_key) = ("sagad.start".to_owned(), saga);
+            let message = Incoming { queue: Inbox::Starts, exchange, routing_key, redelivered: false, properties, body };
+            return self.world.send(message, "start", nth);
+        }
+        let again = move |world: &World| world.plan(Duration::from_millis(400), Happening::Start(nth));
+        let Some(intake) = self.intake(nth) else { return again(&self.world) };
+        let start = Start {
+            id,
+            definition: saga,
+            input: Arc::new(input),
+            priority: None,
+            delay: start.delay,
+            idempotency_key: Some(format!("start {nth}")),
+            trace: None,
+            actor: "http".into(),
+            parent: None,
+        };
+        let (world, started) = (self.world.clone(), Arc::clone(&self.started));
+        world.trace(|| format!("start {nth} over HTTP"));
+        tokio::spawn(async move {
+            let told = intake.start(start).await;
+            world.trace(|| format!("start {nth}: {told:?}"));
+            let told = match told {
+                Ok(told) => Some(told.saga),
+                Err(Refusal::Locked(_)) => None,
+                Err(Refusal::Busy(_)) => return again(&world),
+                Err(refusal) => return world.breach("nothing-lost", format!("start {nth} is refused: {refusal}")),
+            };
+            if let Ok(mut started) = started.lock() {
+                started.insert(nth, told);
+            }
+            world.touch();
+        });
+    }
+
+    /// The sagas of a start's definition and key, the latest last.
+    fn sagas_of(&self, nth: usize) -> Vec<Saga> {
+        let state = self.world.lock();
+        let Some(start) = state.plan.starts.get(nth) else { return Vec::new() };
+        let (name, key) = (&state.plan.sagas[start.saga].name, format!("k{}", start.key));
+        let is_it = |saga: &&Saga| *saga.definition == **name && saga.key.as_deref() == Some(&*key);
+        state.checks.sagas.values().map(|(saga, _)| saga).filter(is_it).cloned().collect()
+    }
+
+    fn order(&self, nth: usize) {
+        let order = self.world.lock().plan.orders[nth];
+        let Some(saga) = self.sagas_of(order.start).pop() else { return };
+        let reason = None;
+        let order = match order.what {
+            What::Cancel => Order::Cancel { reason },
+            What::Suspend => Order::Suspend { reason },
+            What::Resume => Order::Resume { reason },
+            What::Retry(step) => Order::Retry { step: format!("s{step}"), item: None, reason },
+            What::Signal => return self.signal(&saga, nth),
+            What::Event => return self.event(&saga, nth),
+        };
+        self.give(saga.id, order, nth);
+    }
+
+    fn give(&self, saga: SagaId, order: Order, label: usize) {
+        let Some(intake) = self.intake(label) else { return };
+        let world = self.world.clone();
+        world.trace(|| format!("an operator says to {saga}: {order:?}"));
+        tokio::spawn(async move { drop(intake.order(saga, "ann", order).await) });
+    }
+
+    fn signal(&self, saga: &Saga, nth: usize) {
+        let headers = Map::from_iter([("saga-id".to_owned(), saga.id.to_string().into())]);
+        let properties = Properties { message_id: Some(format!("signal {nth}")), headers, ..Properties::default() };
+        let body = sagad::store::encode(&json!({ "go": nth }));
+        let (exchange, routing_key) = ("sagad.signals".to_owned(), "go".to_owned());
+        let message = Incoming { queue: Inbox::Signals, exchange, routing_key, redelivered: false, properties, body };
+        self.world.send(message, "signal", nth);
+    }
+
+    /// All events that any step of it waits for.
+    fn event(&self, saga: &Saga, nth: usize) {
+        let plan = self.world.lock().plan.clone();
+        let Some(plan) = plan.sagas.iter().find(|plan| plan.name == *saga.definition) else { return };
+        for (at, step) in plan.awaited().enumerate() {
+            let message = Incoming {
+                queue: Inbox::Events,
+                exchange: "ev".into(),
+                routing_key: format!("{}.{step}.happened", plan.name),
+                redelivered: false,
+                properties: Properties { message_id: Some(format!("event {nth}")), ..Properties::default() },
+                body: sagad::store::encode(&json!({ "key": saga.key })),
+            };
+            self.world.send(message, "event", nth * 16 + at);
+        }
+    }
+
+    // ---- healing -------------------------------------------------------------------------------------------------
+
+    /// Sees to what is stuck, as an operator would.
+    fn help(&self) {
+        let sagas: Vec<(Saga, Arc<Pinned>)> = self.world.lock().checks.sagas.values().cloned().collect();
+        self.world.lock().participants.forget_refusals();
+        for (nth, (saga, pinned)) in sagas.iter().enumerate().filter(|(_, (saga, _))| !saga.status().is_terminal()) {
+            let label = 1_000 + self.looks as usize * 100 + nth;
+            if let Some(suspension) = &saga.suspended {
+                // It was tried again often enough.
+                let stuck = suspension.spot.filter(|_| self.looks > 40);
+                let order = match stuck {
+                    None => Order::Resume { reason: None },
+                    Some(spot) => {
+                        let outcome = if saga.phase == Phase::Running { Resolution::Succeeded } else { Resolution::GivenUp };
+                        let step = pinned.definition.steps[spot.step].name.to_string();
+                        let (item, reply, reason) = (spot.item, Value::Null, "enough".to_owned());
+                        Order::Resolve { step, item, outcome, reply, reason }
+                    }
+                };
+                self.give(saga.id, order, label);
+            }
+            let waits = |(spot, unit): (sagad::core::id::Spot, &sagad::core::saga::Unit)| {
+                matches!(pinned.definition.steps[spot.step].execute, Execute::Wait(_)) && unit.execute.in_flight()
+            };
+            if units(saga).any(waits) {
+                self.signal(saga, label);
+                self.event(saga, label);
+            }
+        }
+    }
+
+    /// What is left to do, if anything is.
+    fn left(&self) -> Option<String> {
+        if let Some(left) = self.world.lock().under_way() {
+            return Some(left);
+        }
+        let state = self.world.lock();
+        if let Some((saga, pinned)) = state.checks.sagas.values().find(|(saga, _)| !saga.status().is_terminal()) {
+            let due = saga.due(&pinned.definition, Duration::from_secs(5));
+            return Some(format!("{} is {}, due {due:?}: {saga:#?}", saga.id, saga.status().as_str()));
+        }
+        let started = self.started.lock().map(|started| started.clone()).unwrap_or_default();
+        let missing = (0..state.plan.starts.len()).find(|nth| {
+            let over_http = started.contains_key(nth);
+            !over_http && !state.checks.start_answers.contains_key(&format!("start {nth}"))
+        });
+        if let Some(nth) = missing {
+            return Some(format!("nobody was told of start {nth}"));
+        }
+        drop(state);
+        let outbox = self.store.snapshot().outbox;
+        outbox.first().map(|row| format!("{} rows are left in the outbox: {row:?}", outbox.len()))
+    }
+
+    // ---- the books -----------------------------------------------------------------------------------------------
+
+    /// Everything is over: what was promised must be true.
+    fn close(&mut self) {
+        let fail = |law: &'static str, message: String| self.world.breach(law, message);
+        let sagas: Vec<(Saga, Arc<Pinned>)> = self.world.lock().checks.sagas.values().cloned().collect();
+        let plan = self.world.lock().plan.clone();
+        let forgets = |saga: &Saga| plan.sagas.iter().any(|it| it.name == *saga.definition && it.forgets());
+        for (saga, pinned) in &sagas {
+            let stored = self.store.load(&[saga.id]).now_or_never().and_then(Result::ok).unwrap_or_default();
+            let kept = !forgets(saga) && saga.parent.is_none();
+            if stored.is_empty() && kept {
+                fail("nothing-lost", format!("{} is gone", saga.id));
+            }
+            let due = saga.due(&pinned.definition, Duration::from_secs(5));
+            if let Some(breach) = laws::of_state(&pinned.definition, saga, due.is_some(), true) {
+                fail(breach.law, format!("{}: {}", saga.id, breach.message));
+            }
+            if !self.world.lock().checks.end_was_told(saga) {
+                fail("told", format!("nobody was told that {} is {}", saga.id, saga.status().as_str()));
+            }
+            self.judge_effects(saga, pinned);
+        }
+        self.judge_children(&sagas);
+        self.judge_starts(&plan, &sagas);
+        self.judge_letters(&plan);
+        self.daemons.iter_mut().for_each(Daemon::kill);
+    }
+
+    fn judge_effects(&self, saga: &Saga, pinned: &Pinned) {
+        let state = self.world.lock();
+        for (spot, unit) in units(saga) {
+            let step = &pinned.definition.steps[spot.step];
+            let id = (saga.id.to_string(), step.name.to_string(), spot.item.map(u64::from));
+            if step.command().is_none() || state.participants.unclear.contains(&id) {
+                continue;
+            }
+            let there = state.participants.there.contains(&id);
+            let succeeded = matches!(unit.execute.progress, Progress::Succeeded { .. });
+            // An operator said so, who did not ask the participant.
+            let by_hand = succeeded && !unit.execute.handled;
+            let given_up = matches!(unit.compensate.progress, Progress::Failed { .. } | Progress::GivenUp { .. });
+            let wrong = match saga.status() {
+                Status::Completed => succeeded && !by_hand && !there,
+                Status::Compensated | Status::Failed => there && step.compensate.is_some() && !given_up,
+                _ => false,
+            };
+            if wrong {
+                let what = if there { "is still there" } else { "is not there" };
+                let message = format!("{} is {}, and the effect of {} {what}: {unit:#?}", saga.id, saga.status().as_str(), step.name);
+                drop(state);
+                return self.world.breach("effect", message);
+            }
+        }
+    }
+
+    /// A saga that was undone leaves no child that was not.
+    fn judge_children(&self, sagas: &[(Saga, Arc<Pinned>)]) {
+        for (child, _) in sagas {
+            let Some(parent) = &child.parent else { continue };
+            let Some((above, pinned)) = sagas.iter().find(|(saga, _)| saga.id == parent.saga) else { continue };
+            let step = &pinned.definition.steps[parent.spot.step];
+            let Some(unit) = above.unit(parent.spot) else { continue };
+            let given_up = matches!(unit.compensate.progress, Progress::Failed { .. } | Progress::GivenUp { .. });
+            let undone = matches!(above.status(), Status::Compensated | Status::Failed);
+            if undone && step.compensate.is_some() && !given_up && child.status() == Status::Completed {
+                self.world.breach("effect", format!("{} was undone, and its child {} has completed", above.id, child.id));
+            }
+        }
+    }
+
+    fn judge_starts(&self, plan: &Plan, sagas: &[(Saga, Arc<Pinned>)]) {
+        let started = self.started.lock().map(|started| started.clone()).unwrap_or_default();
+        let answers = self.world.lock().checks.start_answers.clone();
+        for (nth, start) in plan.starts.iter().enumerate() {
+            let definition = &plan.sagas[start.saga];
+            let told = match started.get(&nth) {
+                Some(told) => *told,
+                None => answers[&format!("start {nth}")]["saga_id"].as_str().and_then(|id| id.parse().ok()).map(SagaId),
+            };
+            let there = told.is_some_and(|told| sagas.iter().any(|(saga, _)| saga.id == told));
+            let refused = told.is_none() && definition.refuses();
+            if !there && !refused {
+                self.world.breach("nothing-lost", format!("start {nth} was told of {told:?}, which is not there"));
+            }
+        }
+    }
+
+    /// What is kept as a dead letter is what nobody could read or place.
+    fn judge_letters(&self, plan: &Plan) {
+        let letters = self.store.dead_letters(None, 1_000).now_or_never().and_then(Result::ok).unwrap_or_default();
+        let is_garbage = |properties: &Properties| properties.correlation_id.as_deref() == Some("garbage");
+        let garbage = letters.iter().filter(|letter| is_garbage(&letter.message.properties)).count();
+        let sent = if plan.faults.garbage > 0 { Inbox::ALL.len() } else { 0 };
+        if garbage < sent {
+            self.world.breach("dead-letters", format!("{sent} messages could not be read, and {garbage} were kept"));
+        }
+        let forgets = plan.sagas.iter().any(|saga| saga.forgets());
+        let refuses = plan.sagas.iter().any(|saga| saga.refuses());
+        let unexpected = letters.iter().find(|letter| match letter.message.queue {
+            _ if is_garbage(&letter.message.properties) => false,
+            // A saga that has ended, or that waits for none, has no use for one.
+            Inbox::Signals => false,
+            Inbox::Starts => !refuses,
+            // It was deleted in between.
+            Inbox::Replies | Inbox::Dead | Inbox::Children => !forgets,
+            Inbox::WakeUps | Inbox::Events => true,
+        });
+        if let Some(letter) = unexpected {
+            self.world.breach("dead-letters", format!("{letter:?}"));
+        }
+    }
+}
