@@ -342,11 +342,13 @@ impl<S: Store> Engine<S> {
         now: Time,
     ) -> Vec<SagaId> {
         let mut rows = Vec::new();
+        let mut gone = Vec::new();
         for saga in write.sagas {
             if stale.contains(&saga.id) {
                 continue;
             }
             rows.extend(saga.outbox);
+            gone.extend(saga.settled);
             if let Some(due) = saga.row.due {
                 self.timers.stored(due);
             }
@@ -356,6 +358,7 @@ impl<S: Store> Engine<S> {
             }
         }
         self.outbox.publish(rows);
+        self.outbox.settled(gone.iter().copied());
 
         let mut distrusted = Vec::new();
         let outcomes = std::mem::take(&mut round.outcomes);
@@ -366,6 +369,7 @@ impl<S: Store> Engine<S> {
                     distrusted.push(saga);
                     batch.push(item);
                 }
+                _ if matches!(item.settle, Settle::Published(row) if gone.contains(&row)) => {}
                 _ => self.tell(item, outcome),
             }
         }
@@ -407,12 +411,8 @@ impl<S: Store> Engine<S> {
     fn wake_at(&self, saga: SagaId, due: Time, now: Time) {
         match wake_up(&self.names, saga, due.since(now)) {
             Some(message) => {
-                let publication = Publication {
-                    outbox: None,
-                    message: Arc::new(message),
-                    told: None,
-                    handover: Default::default(),
-                };
+                let publication =
+                    Publication { outbox: None, message: Arc::new(message), told: None, handover: Default::default() };
                 self.outbox.publish_unkept(publication);
             }
             None => self.timers.soon(due, saga),

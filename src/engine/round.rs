@@ -20,7 +20,7 @@ use crate::core::saga::{Saga, Status};
 use crate::core::start::{NewSaga, check_input, start};
 use crate::core::time::Time;
 use crate::definitions::{Definitions, Pinned};
-use crate::intake::{Item, Refusal, Request, Start, Started};
+use crate::intake::{Item, Refusal, Request, Settle, Start, Started};
 use crate::store::{
     Batch, Birth, Claim, ClaimKind, DeadLetter, SagaWrite, Store, StoreError, StoredSaga, encode, read_saga,
 };
@@ -216,6 +216,9 @@ impl Round {
                 Outcome::Saga { about, result: Ok(()) }
             }
             Ok(Ok(decision)) => {
+                if let Settle::Published(row) = item.settle {
+                    work.settles(row);
+                }
                 work.take(decision, names, signer, &*self.clock, self.lease, self.now);
                 Outcome::Saga { about, result: Ok(()) }
             }

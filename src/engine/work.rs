@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::gate::hold;
 use crate::broker::names::Names;
 use crate::clock::Clock;
@@ -39,6 +41,8 @@ pub(super) struct Work {
     pub(super) claims: Vec<(Claim, Option<SagaId>)>,
     pub(super) entries: Vec<Entry>,
     outbox: Vec<OutboxRow>,
+    /// Rows of the outbox whose fate was decided upon.
+    settled: Vec<Uuid>,
     /// A timer was asked whether it is due: the next wait needs a wake-up even if nothing changed.
     pub(super) ticked: bool,
 }
@@ -58,6 +62,7 @@ impl Work {
             claims: Vec::new(),
             entries: Vec::new(),
             outbox: Vec::new(),
+            settled: Vec::new(),
             ticked: false,
         }
     }
@@ -93,6 +98,12 @@ impl Work {
         self.outbox.extend(rows);
         self.entries.extend(entries);
         self.saga = saga;
+    }
+
+    /// What follows from the fate of a row of the outbox is committed, and the row is gone: together, or a row that is found later is sent,
+    /// though its saga has gone on without it.
+    pub(super) fn settles(&mut self, row: Uuid) {
+        self.settled.push(row);
     }
 
     /// Counts what was committed.
@@ -146,6 +157,7 @@ impl Work {
             first_seq: saga.entries + 1 - self.entries.len() as u64,
             entries: encode(&self.entries),
             outbox: std::mem::take(&mut self.outbox),
+            settled: std::mem::take(&mut self.settled),
             items: changed_items(&self.stored_elements, saga),
             claims: std::mem::take(&mut self.claims),
             releases: definition.is_gated() && saga.status().is_terminal(),
@@ -189,6 +201,7 @@ pub(super) fn quarantine(row: &StoredSaga, why: &str, now: Time) -> SagaWrite {
         first_seq: 0,
         entries: encode(&[entry]),
         outbox: Vec::new(),
+        settled: Vec::new(),
         items: Vec::new(),
         claims: Vec::new(),
         releases: false,

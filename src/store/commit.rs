@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::claims::Claims;
 use super::dialect::Dialect;
-use super::parts::{Changes, count, forget, insert, items, journal, keep, release, send, update};
+use super::parts::{Changes, count, forget, insert, items, journal, keep, release, send, settle, update};
 use super::session::{Database, Session};
 use super::statement::Statement;
 use super::{Batch, Birth, Committed, SagaWrite, StoreError};
@@ -133,6 +133,10 @@ async fn piece_by_piece(
         send(&mut script, &writes, "true");
         script.push("; ");
     }
+    if writes.iter().any(|write| !write.settled.is_empty()) {
+        settle(&mut script, &writes, "true");
+        script.push("; ");
+    }
     if !batch.confirmed.is_empty() {
         forget(&mut script, batch);
         script.push("; ");
@@ -226,6 +230,9 @@ fn one_statement<'a>(writes: &[&'a SagaWrite], batch: &'a Batch) -> Statement<'a
     }
     if writes.iter().any(|write| !write.outbox.is_empty()) {
         part("sent", &mut |s| send(s, writes, OF_WRITTEN));
+    }
+    if writes.iter().any(|write| !write.settled.is_empty()) {
+        part("settled", &mut |s| settle(s, writes, OF_WRITTEN));
     }
     if !batch.confirmed.is_empty() {
         part("forgotten", &mut |s| forget(s, batch));

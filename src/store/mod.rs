@@ -244,6 +244,8 @@ pub struct SagaWrite {
     pub entries: Bytes,
     /// The messages that follow from it.
     pub outbox: Vec<OutboxRow>,
+    /// Messages of it in the outbox whose fate it follows from: sent again by whoever finds them, they would tell another one.
+    pub settled: Vec<Uuid>,
     /// The chunks of its items that changed.
     pub items: Vec<ItemsWrite>,
     /// What it must be the only one to hold from now on; with the ended saga that a claim is taken over from.

@@ -163,6 +163,13 @@ pub(super) fn release<'a>(statement: &mut Statement<'a>, writes: &[&'a SagaWrite
     ));
 }
 
+/// Outbox rows whose fate they follow from, of the sagas that meet the condition `which`.
+pub(super) fn settle<'a>(statement: &mut Statement<'a>, writes: &[&'a SagaWrite], which: &str) {
+    let rows = Rows::new("f").uuids("id", writes.iter().flat_map(|write| write.settled.iter().copied()));
+    let rows = statement.rows(rows);
+    statement.push(&format!("DELETE FROM outbox WHERE id IN (SELECT id FROM {rows}) AND {which}"));
+}
+
 /// Outbox rows that the broker has confirmed.
 pub(super) fn forget<'a>(statement: &mut Statement<'a>, batch: &'a Batch) {
     let mut confirmed = batch.confirmed.clone();

@@ -97,12 +97,8 @@ impl Link {
     /// Publishes a message with an outbox row.
     fn publish(&self, message: Outgoing) -> Uuid {
         let outbox = Uuid::now_v7();
-        let publication = Publication {
-            outbox: Some(outbox),
-            message: Arc::new(message),
-            told: None,
-            handover: Default::default(),
-        };
+        let publication =
+            Publication { outbox: Some(outbox), message: Arc::new(message), told: None, handover: Default::default() };
         self.publisher.publish(publication).expect("the link runs");
         outbox
     }

@@ -40,11 +40,7 @@ impl Tables {
         for write in writes {
             self.write(write);
         }
-        for id in &batch.confirmed {
-            if let Some(row) = self.outbox.remove(id) {
-                self.leases.remove(&(row.leased_until, *id));
-            }
-        }
+        batch.confirmed.iter().for_each(|id| self.forget(id));
         for letter in &batch.dead_letters {
             self.dead_letters.entry(letter.id).or_insert_with(|| letter.clone());
         }
@@ -100,9 +96,17 @@ impl Tables {
         if write.releases {
             self.release(write.id);
         }
+        write.settled.iter().for_each(|id| self.forget(id));
         for row in &write.outbox {
             self.leases.insert((row.leased_until, row.id));
             self.outbox.insert(row.id, OutboxRow { saga: write.id, ..row.clone() });
+        }
+    }
+
+    /// A message is not to be sent any more.
+    fn forget(&mut self, id: &Uuid) {
+        if let Some(row) = self.outbox.remove(id) {
+            self.leases.remove(&(row.leased_until, *id));
         }
     }
 

@@ -16,6 +16,7 @@ over_all!(
     a_birth_of_a_saga_that_exists_is_stale,
     an_empty_batch_is_written,
     only_confirmed_rows_go,
+    a_settled_row_goes_with_the_write_that_settles_it_or_not_at_all,
     a_thousand_sagas_are_one_batch,
     the_largest_and_oddest_values_come_back,
     the_journal_is_read_from_an_entry_on,
@@ -148,6 +149,27 @@ async fn only_confirmed_rows_go(place: &impl Place) {
     store.commit(&Batch { confirmed, ..Batch::default() }).await.expect("a commit");
     let left: Vec<Uuid> = whole_outbox(&store).await.iter().map(|row| row.id).collect();
     assert_eq!(left, [ids[1], ids[2], ids[4]]);
+}
+
+async fn a_settled_row_goes_with_the_write_that_settles_it_or_not_at_all(place: &impl Place) {
+    let store = place.open().await;
+    let (saga, other) = (id(), id());
+    let mut born = birth(saga, "order");
+    born.outbox = vec![message(saga, b"1"), message(saga, b"2")];
+    let ids: Vec<Uuid> = born.outbox.iter().map(|row| row.id).collect();
+    put(&store, vec![born, birth(other, "order")]).await;
+
+    let stale = SagaWrite { settled: vec![ids[0]], ..change(saga, 7) };
+    let batch = Batch { sagas: vec![stale, change(other, 1)], ..Batch::default() };
+    assert_eq!(store.commit(&batch).await.expect("a commit").stale, [saga]);
+    assert_eq!(whole_outbox(&store).await.len(), 2, "what was not written settles nothing");
+
+    let mut write = SagaWrite { settled: vec![ids[0], Uuid::now_v7()], ..change(saga, 1) };
+    write.outbox = vec![message(saga, b"3")];
+    let sent = write.outbox[0].id;
+    put(&store, vec![write]).await;
+    let left: Vec<Uuid> = whole_outbox(&store).await.iter().map(|row| row.id).collect();
+    assert_eq!(left, [ids[1], sent]);
 }
 
 async fn a_thousand_sagas_are_one_batch(place: &impl Place) {

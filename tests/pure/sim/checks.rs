@@ -126,9 +126,11 @@ impl Checks {
     ) -> Option<(&'static str, String)> {
         let action = |spot, action| saga.unit(spot).map(|unit| unit.action(action));
         let given = |spot: Spot, action, attempt, said: &'static str| {
-            // An event does not say which attempt it answers.
-            let announced = definition.steps[spot.step].command().is_some_and(|command| command.reply.success.is_some());
-            if announced && action == Action::Execute {
+            // An event does not say which attempt it answers, and a child is the same one whichever attempt asked it.
+            let step = &definition.steps[spot.step];
+            let announced = step.command().is_some_and(|command| command.reply.success.is_some());
+            let child = matches!(step.execute, Execute::Saga(_));
+            if child || announced && action == Action::Execute {
                 return true;
             }
             let id = signer.sign(Ticket { saga: saga.id, spot, action, attempt });
@@ -158,27 +160,42 @@ impl Checks {
                 // An undo that is refused is tried again.
                 let refused = *which == Action::Compensate && given(*spot, *which, *attempt, "failure");
                 (answered && !refused && !given(*spot, *which, *attempt, "retry")).then(|| {
-                    ("answers-are-given", format!("nobody answered `retry` to attempt {attempt} of {} {spot}", which.as_str()))
+                    (
+                        "answers-are-given",
+                        format!("nobody answered `retry` to attempt {attempt} of {} {spot}", which.as_str()),
+                    )
                 })
             }
             Entry::Succeeded { spot, action: which, attempt, late, .. } => {
                 let state = action(*spot, *which)?;
                 self.seen.extend(late.then_some("late success"));
                 if !late && is_decided(state) {
-                    return Some(("first-decides", format!("attempt {attempt} of {spot} decides what is decided: {state:?}")));
+                    return Some((
+                        "first-decides",
+                        format!("attempt {attempt} of {spot} decides what is decided: {state:?}"),
+                    ));
                 }
                 (*attempt > 0 && !given(*spot, *which, *attempt, "success")).then(|| {
-                    ("answers-are-given", format!("nobody answered `success` to attempt {attempt} of {} {spot}", which.as_str()))
+                    (
+                        "answers-are-given",
+                        format!("nobody answered `success` to attempt {attempt} of {} {spot}", which.as_str()),
+                    )
                 })
             }
             Entry::Failed { spot, action: which, attempt, failure } => {
                 let state = action(*spot, *which)?;
                 if is_decided(state) {
-                    return Some(("first-decides", format!("attempt {attempt} of {spot} decides what is decided: {state:?}")));
+                    return Some((
+                        "first-decides",
+                        format!("attempt {attempt} of {spot} decides what is decided: {state:?}"),
+                    ));
                 }
                 let by_answer = *attempt > 0 && failure.reason == Reason::Failure;
                 (by_answer && !given(*spot, *which, *attempt, "failure")).then(|| {
-                    ("answers-are-given", format!("nobody answered `failure` to attempt {attempt} of {} {spot}", which.as_str()))
+                    (
+                        "answers-are-given",
+                        format!("nobody answered `failure` to attempt {attempt} of {} {spot}", which.as_str()),
+                    )
                 })
             }
             Entry::CompensationRenewed { .. } => {
@@ -201,19 +218,25 @@ impl Checks {
         // One that was purged was committed as well.
         let state = self.sagas.get(&saga).map(|(saga, _)| saga.unit(spot).map(|unit| unit.action(action)));
         if state.is_none_or(|state| state.is_none_or(|state| state.attempt < attempt)) {
-            return Some(("committed-before-sent", format!("attempt {attempt} of {} {spot} is sent, and not committed", action.as_str())));
+            return Some((
+                "committed-before-sent",
+                format!("attempt {attempt} of {} {spot} is sent, and not committed", action.as_str()),
+            ));
         }
         let round = state.flatten().map_or(0, |state| state.round);
         let key = message.properties.header_str("idempotency-key")?;
         let keys = self.keys.entry((unit_of(message), action.as_str().to_owned())).or_default();
         keys.insert(key.to_owned());
-        (message.mandatory && keys.len() > round as usize + 1).then(|| ("one-key", format!("{} {spot} goes under {keys:?}", action.as_str())))
+        (message.mandatory && keys.len() > round as usize + 1)
+            .then(|| ("one-key", format!("{} {spot} goes under {keys:?}", action.as_str())))
     }
 
     /// An answer or a dead command is acknowledged: what follows from it must have been committed.
     pub(crate) fn acknowledged(&self, signer: &Signer, message: &Incoming) -> Option<(&'static str, String)> {
         let (saga, spot, action, attempt) = match read(signer, message, usize::MAX, SagaId(Uuid::nil())) {
-            Ok(Meaning::Saga(_, Input::Answer { answer, .. })) if answer.outcome == Some(Outcome::Pending) => return None,
+            Ok(Meaning::Saga(_, Input::Answer { answer, .. })) if answer.outcome == Some(Outcome::Pending) => {
+                return None;
+            }
             Ok(Meaning::Saga(saga, Input::Answer { spot, action, attempt, .. })) => (saga, spot, action, attempt),
             Ok(Meaning::Saga(saga, Input::Undelivered { spot, action, attempt, .. })) => (saga, spot, action, attempt),
             _ => return None,
@@ -231,7 +254,8 @@ impl Checks {
         let event: Value = serde_json::from_slice(&message.body).unwrap_or_default();
         let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
         let (id, subject) = (text("id"), text("subject"));
-        let committed = Uuid::try_parse(&subject).ok().and_then(|saga| self.sagas.get(&SagaId(saga))).map(|(saga, _)| saga.entries);
+        let committed =
+            Uuid::try_parse(&subject).ok().and_then(|saga| self.sagas.get(&SagaId(saga))).map(|(saga, _)| saga.entries);
         let seq = id.rsplit('-').next().and_then(|seq| seq.parse::<u64>().ok());
         if seq.is_none() || seq > committed {
             self.breach("committed-before-sent", format!("the event {id} tells what is not committed"));
@@ -256,7 +280,10 @@ impl Checks {
 }
 
 fn is_decided(state: &ActionState) -> bool {
-    matches!(state.progress, Progress::Succeeded { .. } | Progress::Failed { by: Some(_), .. } | Progress::GivenUp { .. })
+    matches!(
+        state.progress,
+        Progress::Succeeded { .. } | Progress::Failed { by: Some(_), .. } | Progress::GivenUp { .. }
+    )
 }
 
 /// The entries of a transition, each with the saga as it was just before it.

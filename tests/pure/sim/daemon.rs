@@ -317,7 +317,8 @@ impl Link {
     /// Whether the process ends before this acknowledgement is out.
     fn dies(&self, tag: u64) -> bool {
         let mut state = self.world.lock();
-        let dies = state.troubled && state.chance.of(("dies", self.daemon, tag)).permille(state.plan.faults.dies_acknowledging);
+        let dies = state.troubled
+            && state.chance.of(("dies", self.daemon, tag)).permille(state.plan.faults.dies_acknowledging);
         if dies {
             state.doomed.insert(self.daemon);
             drop(state);

@@ -73,7 +73,12 @@ pub(crate) fn decides(mutant: Option<Mutant>) -> Decide {
     }
 }
 
-fn ignores_late_successes(definition: &Definition, saga: &Saga, input: Input, now: Time) -> Result<Decision, Forbidden> {
+fn ignores_late_successes(
+    definition: &Definition,
+    saga: &Saga,
+    input: Input,
+    now: Time,
+) -> Result<Decision, Forbidden> {
     if let Input::Answer { spot, action: Action::Execute, .. } = &input
         && saga.unit(*spot).is_some_and(|unit| matches!(unit.execute.progress, Progress::Failed { .. }))
     {

@@ -122,14 +122,58 @@ impl Faults {
     /// Each kind, to be left out.
     fn each(&mut self) -> [&mut u32; 25] {
         let Faults {
-            unsent, unconfirmed, deferred, refused, returned, twice, slow, lost_wake_up, handled_twice, decline, busy, ponder,
-            late, silent, die, reject, absent, contradict, store_fails, commit_unknown, dies_committing, dies_publishing,
-            dies_acknowledging, garbage, skew,
+            unsent,
+            unconfirmed,
+            deferred,
+            refused,
+            returned,
+            twice,
+            slow,
+            lost_wake_up,
+            handled_twice,
+            decline,
+            busy,
+            ponder,
+            late,
+            silent,
+            die,
+            reject,
+            absent,
+            contradict,
+            store_fails,
+            commit_unknown,
+            dies_committing,
+            dies_publishing,
+            dies_acknowledging,
+            garbage,
+            skew,
         } = self;
         [
-            unsent, unconfirmed, deferred, refused, returned, twice, slow, lost_wake_up, handled_twice, decline, busy, ponder,
-            late, silent, die, reject, absent, contradict, store_fails, commit_unknown, dies_committing, dies_publishing,
-            dies_acknowledging, garbage, skew,
+            unsent,
+            unconfirmed,
+            deferred,
+            refused,
+            returned,
+            twice,
+            slow,
+            lost_wake_up,
+            handled_twice,
+            decline,
+            busy,
+            ponder,
+            late,
+            silent,
+            die,
+            reject,
+            absent,
+            contradict,
+            store_fails,
+            commit_unknown,
+            dies_committing,
+            dies_publishing,
+            dies_acknowledging,
+            garbage,
+            skew,
         ]
     }
 
@@ -162,10 +206,12 @@ impl Plan {
         let chance = Chance::new(seed);
         let daemons = chance.of("daemons").weighted(&[(5, 1), (4, 2), (1, 3)]);
         let count = chance.of("sagas").weighted(&[(6, 1usize), (3, 2)]);
-        let mut sagas: Vec<SagaPlan> = (0..count).map(|at| SagaPlan::draw(chance.of(("saga", at)), format!("s{at}"), false)).collect();
+        let mut sagas: Vec<SagaPlan> =
+            (0..count).map(|at| SagaPlan::draw(chance.of(("saga", at)), format!("s{at}"), false)).collect();
         sagas.push(SagaPlan::draw(chance.of("child"), "child".to_owned(), true));
         let trouble = chance.of("trouble").millis(2_000..60_000);
-        let at = |label: &'static str, nth: usize| chance.of((label, nth)).of("at").millis(0..trouble.as_millis() as u64);
+        let at =
+            |label: &'static str, nth: usize| chance.of((label, nth)).of("at").millis(0..trouble.as_millis() as u64);
         let starts: Vec<StartPlan> = (0..chance.of("starts").within(1..6) as usize)
             .map(|nth| {
                 let own = chance.of(("start", nth));
@@ -181,8 +227,19 @@ impl Plan {
         let orders = (0..chance.of("orders").pick(&[0, 0, 2, 5]))
             .map(|nth| {
                 let own = chance.of(("order", nth));
-                let what = [What::Cancel, What::Suspend, What::Resume, What::Retry(own.of("step").below(6) as usize), What::Signal, What::Event];
-                OrderPlan { start: own.of("start").below(starts.len() as u64) as usize, at: at("order", nth), what: own.pick(&what) }
+                let what = [
+                    What::Cancel,
+                    What::Suspend,
+                    What::Resume,
+                    What::Retry(own.of("step").below(6) as usize),
+                    What::Signal,
+                    What::Event,
+                ];
+                OrderPlan {
+                    start: own.of("start").below(starts.len() as u64) as usize,
+                    at: at("order", nth),
+                    what: own.pick(&what),
+                }
             })
             .collect();
         let mishaps = (0..chance.of("mishaps").pick(&[0, 0, 1, 3, 6]))

@@ -90,7 +90,8 @@ impl Run {
         let clock = world.clone();
         let store = MemoryStore::new(SECRET, move || clock.now());
         let (decks, count) = (Decks::default(), world.lock().plan.daemons);
-        let daemons = (0..count).map(|number| Daemon::new(number, world.clone(), store.clone(), Arc::clone(&decks))).collect();
+        let daemons =
+            (0..count).map(|number| Daemon::new(number, world.clone(), store.clone(), Arc::clone(&decks))).collect();
         Run { world: world.clone(), store, daemons, started: Arc::default(), looks: 0, calm_at: world.now() }
     }
 
@@ -105,7 +106,10 @@ impl Run {
         plan.orders.iter().enumerate().for_each(|(nth, order)| happens(order.at, Happening::Order(nth)));
         plan.mishaps.iter().enumerate().for_each(|(nth, mishap)| happens(mishap.at, Happening::Mishap(nth)));
         if plan.faults.garbage > 0 {
-            Inbox::ALL.into_iter().enumerate().for_each(|(nth, queue)| self.world.send(garbage(nth, queue), "garbage", nth));
+            Inbox::ALL
+                .into_iter()
+                .enumerate()
+                .for_each(|(nth, queue)| self.world.send(garbage(nth, queue), "garbage", nth));
         }
         happens(plan.trouble, Happening::Calm);
         loop {
@@ -235,7 +239,10 @@ impl Run {
             let start = state.plan.starts[nth];
             let random = state.chance.of(("start id", nth)).of(self.world.now().0 as u64);
             let millis = self.world.now().0 as u64;
-            let id = uuid::Uuid::from_u64_pair((millis << 16) | 0x7000 | nth as u64, random.within(0..u64::MAX >> 2) | (0b10 << 62));
+            let id = uuid::Uuid::from_u64_pair(
+                (millis << 16) | 0x7000 | nth as u64,
+                random.within(0..u64::MAX >> 2) | (0b10 << 62),
+            );
             (start, state.plan.sagas[start.saga].name.clone(), SagaId(id))
         };
         let input = json!({
@@ -251,7 +258,8 @@ impl Run {
             };
             let body = sagad::store::encode(&input);
             let (exchange, routing_key) = ("sagad.start".to_owned(), saga);
-            let message = Incoming { queue: Inbox::Starts, exchange, routing_key, redelivered: false, properties, body };
+            let message =
+                Incoming { queue: Inbox::Starts, exchange, routing_key, redelivered: false, properties, body };
             return self.world.send(message, "start", nth);
         }
         let again = move |world: &World| world.plan(Duration::from_millis(400), Happening::Start(nth));
@@ -356,7 +364,8 @@ impl Run {
                 let order = match stuck {
                     None => Order::Resume { reason: None },
                     Some(spot) => {
-                        let outcome = if saga.phase == Phase::Running { Resolution::Succeeded } else { Resolution::GivenUp };
+                        let outcome =
+                            if saga.phase == Phase::Running { Resolution::Succeeded } else { Resolution::GivenUp };
                         let step = pinned.definition.steps[spot.step].name.to_string();
                         let (item, reply, reason) = (spot.item, Value::Null, "enough".to_owned());
                         Order::Resolve { step, item, outcome, reply, reason }
@@ -446,7 +455,12 @@ impl Run {
             };
             if wrong {
                 let what = if there { "is still there" } else { "is not there" };
-                let message = format!("{} is {}, and the effect of {} {what}: {unit:#?}", saga.id, saga.status().as_str(), step.name);
+                let message = format!(
+                    "{} is {}, and the effect of {} {what}: {unit:#?}",
+                    saga.id,
+                    saga.status().as_str(),
+                    step.name
+                );
                 drop(state);
                 return self.world.breach("effect", message);
             }
@@ -463,7 +477,8 @@ impl Run {
             let given_up = matches!(unit.compensate.progress, Progress::Failed { .. } | Progress::GivenUp { .. });
             let undone = matches!(above.status(), Status::Compensated | Status::Failed);
             if undone && step.compensate.is_some() && !given_up && child.status() == Status::Completed {
-                self.world.breach("effect", format!("{} was undone, and its child {} has completed", above.id, child.id));
+                self.world
+                    .breach("effect", format!("{} was undone, and its child {} has completed", above.id, child.id));
             }
         }
     }

@@ -72,7 +72,9 @@ impl SagaPlan {
         let deadline = often("deadline", 300).then(|| chance.of("after").within(1..60));
         let gate = match is_child {
             true => Gate::Open,
-            false => chance.of("gate").weighted(&[(8, Gate::Open), (1, Gate::Lock), (1, Gate::Refuse), (1, Gate::Limit)]),
+            false => {
+                chance.of("gate").weighted(&[(8, Gate::Open), (1, Gate::Lock), (1, Gate::Refuse), (1, Gate::Limit)])
+            }
         };
         let key_reuse = chance.of("reuse").weighted(&[(6, "never"), (1, "after_failure"), (1, "after_end")]);
         let retention = (!is_child && often("retention", 60)).then_some("20s");
@@ -124,7 +126,11 @@ impl SagaPlan {
             Gate::Limit => "max_running = 1\n",
         };
         let retention = self.retention.map_or(String::new(), |it| format!("retention = '{it}'\n"));
-        let key = if self.name == "child" { String::new() } else { format!("key = '{{{{ input.key }}}}'\nkey_reuse = '{}'\n", self.key_reuse) };
+        let key = if self.name == "child" {
+            String::new()
+        } else {
+            format!("key = '{{{{ input.key }}}}'\nkey_reuse = '{}'\n", self.key_reuse)
+        };
         let steps: String = self.steps.iter().map(|step| step.toml(&self.steps, &self.name)).collect();
         format!(
             "name = '{}'\ndescription = 'edition {}'\n{key}{deadline}{gate}{retention}events = 'step'\n\
@@ -186,7 +192,9 @@ impl StepPlan {
         StepPlan {
             name: at,
             // Mostly one after the other, sometimes side by side.
-            after: (0..at).filter(|earlier| chance.of(("after", *earlier)).permille(if earlier + 1 == at { 750 } else { 250 })).collect(),
+            after: (0..at)
+                .filter(|earlier| chance.of(("after", *earlier)).permille(if earlier + 1 == at { 750 } else { 250 }))
+                .collect(),
             kind,
             undo: chance.of("undo").weighted(&[(1, Undo::None), (7, Undo::Command), (2, Undo::Always)]),
             attempts: chance.of("attempts").within(1..4),
@@ -196,7 +204,8 @@ impl StepPlan {
             optional: often("optional", 120),
             pivot: often("pivot", 80),
             when: often("when", 120).then(|| often("holds", 500)),
-            foreach: often("foreach", 130).then(|| (chance.of("elements").below(4), chance.of("parallel").within(1..3))),
+            foreach: often("foreach", 130)
+                .then(|| (chance.of("elements").below(4), chance.of("parallel").within(1..3))),
         }
     }
 
@@ -223,11 +232,19 @@ impl StepPlan {
         };
         line(self.is_command(), format!("timeout = '{}s'\nretry.attempts = {}", self.timeout, self.attempts));
         line(matches!(self.kind, Kind::Signal(true) | Kind::Event(true)), "timeout = '9s'".into());
-        line(self.kind == Kind::Probe, format!("on_timeout = 'probe'\nprobe = {{ command = 's{at}.status', timeout = '4s', retry.attempts = 2 }}"));
+        line(
+            self.kind == Kind::Probe,
+            format!("on_timeout = 'probe'\nprobe = {{ command = 's{at}.status', timeout = '4s', retry.attempts = 2 }}"),
+        );
         line(self.kind == Kind::Suspend, "on_timeout = 'suspend'".into());
         if self.kind == Kind::Announced {
             for word in ["success", "failure"] {
-                line(true, format!("reply.{word} = {{ exchange = 'ev', routing_key = '{saga}.s{at}.{word}', match = 'body.key' }}"));
+                line(
+                    true,
+                    format!(
+                        "reply.{word} = {{ exchange = 'ev', routing_key = '{saga}.s{at}.{word}', match = 'body.key' }}"
+                    ),
+                );
             }
         }
         line(self.pivot, "pivot = true".into());

@@ -10,8 +10,8 @@ use sagad::core::time::Time;
 use sagad::definitions::Pinned;
 use sagad::store::memory::MemoryStore;
 use sagad::store::{
-    Batch, Birth, Claim, Committed, DeadLetter, Filter, Freed, Holder, JournalRow, OutboxRow, Purged, SagaRow, SagaWrite, Source,
-    Store, StoreError, StoredSaga,
+    Batch, Birth, Claim, Committed, DeadLetter, Filter, Freed, Holder, JournalRow, OutboxRow, Purged, SagaRow,
+    SagaWrite, Source, Store, StoreError, StoredSaga,
 };
 use uuid::Uuid;
 
@@ -60,22 +60,37 @@ impl Line {
             if committed.stale.contains(&write.id) {
                 continue;
             }
-            let stored = self.store.load(&[write.id]).now_or_never().and_then(Result::ok).and_then(|mut rows| rows.pop());
+            let stored =
+                self.store.load(&[write.id]).now_or_never().and_then(Result::ok).and_then(|mut rows| rows.pop());
             let Some(stored) = stored else {
                 self.world.breach("nothing-lost", format!("{} was committed, and is not there", write.id));
                 continue;
             };
             let Some(pinned) = self.pinned(&stored) else { continue };
             self.world.trace(|| {
-                format!("daemon {} commits {} {}", self.daemon, &write.id.to_string()[30..], String::from_utf8_lossy(&write.entries))
+                format!(
+                    "daemon {} commits {} {}",
+                    self.daemon,
+                    &write.id.to_string()[30..],
+                    String::from_utf8_lossy(&write.entries)
+                )
             });
             let mut state = self.world.lock();
             state.checks.committed(&signer, write, &stored, &pinned);
             if let Some(Birth { key: Some(key), definition, .. }) = &write.birth {
                 let plan = state.plan.sagas.iter().find(|plan| plan.name == **definition).cloned();
-                let same = state.checks.sagas.values().filter(|(saga, _)| saga.key.as_ref() == Some(key) && saga.definition == *definition);
+                let same = state
+                    .checks
+                    .sagas
+                    .values()
+                    .filter(|(saga, _)| saga.key.as_ref() == Some(key) && saga.definition == *definition);
                 let reuses = plan.as_ref().is_some_and(|plan| plan.reuses_keys());
-                let rivals = same.filter(|(saga, _)| !reuses || !saga.status().is_terminal()).count();
+                // The key of one that was deleted is free.
+                let there = |id| {
+                    self.store.load(&[id]).now_or_never().and_then(Result::ok).is_some_and(|rows| !rows.is_empty())
+                };
+                let rivals =
+                    same.filter(|(saga, _)| there(saga.id) && (!reuses || !saga.status().is_terminal())).count();
                 if rivals > 1 {
                     state.checks.breach("key", format!("{rivals} sagas of {definition} have the key {key}"));
                 }
@@ -91,7 +106,8 @@ impl Line {
             return Some(Arc::clone(pinned));
         }
         let source = self.store.revision(&stored.definition, stored.revision).now_or_never()?.ok()??;
-        let (definition, _) = sagad::core::parse::parse(&source.toml, &mut |name| Err(format!("no {name} here"))).ok()?;
+        let (definition, _) =
+            sagad::core::parse::parse(&source.toml, &mut |name| Err(format!("no {name} here"))).ok()?;
         let pinned = Arc::new(Pinned { revision: stored.revision, definition, source });
         decks.insert(name, Arc::clone(&pinned));
         Some(pinned)
@@ -149,7 +165,12 @@ fn copy(write: &SagaWrite) -> SagaWrite {
         first_seq: write.first_seq,
         entries: write.entries.clone(),
         outbox: write.outbox.clone(),
-        items: write.items.iter().map(|items| sagad::store::ItemsWrite { state: items.state.clone(), ..*items }).collect(),
+        settled: write.settled.clone(),
+        items: write
+            .items
+            .iter()
+            .map(|items| sagad::store::ItemsWrite { state: items.state.clone(), ..*items })
+            .collect(),
         claims: write.claims.clone(),
         releases: write.releases,
     }

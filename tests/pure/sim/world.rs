@@ -236,7 +236,12 @@ impl World {
     // ---- the broker ----------------------------------------------------------------------------------------------
 
     /// A daemon's connections are up.
-    pub(crate) fn connect(&self, daemon: usize, deliveries: mpsc::Sender<Delivery>, acks: mpsc::UnboundedSender<u64>) -> u64 {
+    pub(crate) fn connect(
+        &self,
+        daemon: usize,
+        deliveries: mpsc::Sender<Delivery>,
+        acks: mpsc::UnboundedSender<u64>,
+    ) -> u64 {
         let mut state = self.lock();
         state.counter += 1;
         let epoch = state.counter;
@@ -329,7 +334,9 @@ impl State {
     pub(crate) fn note(&mut self, now: Time, line: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
             let line = line();
-            if std::env::var_os("SIMDBG").is_some() { eprintln!("{:>9.3} {}", now.since(START).as_secs_f64(), &line[..line.len().min(300)]); }
+            if std::env::var_os("SIMDBG").is_some() {
+                eprintln!("{:>9.3} {}", now.since(START).as_secs_f64(), &line[..line.len().min(300)]);
+            }
             for byte in line.bytes() {
                 self.mark = (self.mark ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
             }
@@ -455,7 +462,8 @@ impl State {
         } else if message.exchange.is_empty() {
             if let Some(inbox) = self.names.inbox(&message.routing_key) {
                 self.deliver(incoming(inbox), chance, now);
-            } else if let Some(millis) = message.routing_key.strip_prefix("sagad.delay.").and_then(|ms| ms.parse().ok()) {
+            } else if let Some(millis) = message.routing_key.strip_prefix("sagad.delay.").and_then(|ms| ms.parse().ok())
+            {
                 let lost = self.troubled && chance.of("lost").permille(self.plan.faults.lost_wake_up);
                 if !lost {
                     let at = now.plus(Duration::from_millis(millis));
@@ -474,7 +482,10 @@ impl State {
     /// On its way to sagad, perhaps twice.
     fn deliver(&mut self, message: Incoming, chance: Chance, now: Time) {
         if let (Inbox::Replies, Some(id)) = (message.queue, &message.properties.correlation_id) {
-            let said = message.properties.header_str("saga-outcome").and_then(|word| SAID.into_iter().find(|said| *said == word));
+            let said = message
+                .properties
+                .header_str("saga-outcome")
+                .and_then(|word| SAID.into_iter().find(|said| *said == word));
             said.into_iter().for_each(|said| self.checks.said(id, said));
         }
         let slow = if self.troubled { self.plan.faults.slow } else { 20 };
@@ -644,7 +655,10 @@ impl State {
                 exchange: "ev".into(),
                 routing_key: format!("{name}.{step}.{outcome}"),
                 redelivered: false,
-                properties: Properties { message_id: Some(format!("{saga} {step} {outcome}")), ..Properties::default() },
+                properties: Properties {
+                    message_id: Some(format!("{saga} {step} {outcome}")),
+                    ..Properties::default()
+                },
                 body: sagad::store::encode(&json!({ "key": key })),
             };
             return self.deliver(event, chance.of("answer"), now);
@@ -658,7 +672,9 @@ impl State {
         let mut properties = command.message.properties.clone();
         properties.expiration = None;
         let time = Time(now.0 / 1000 * 1000).to_string();
-        properties.headers.insert("x-death".into(), json!([{ "reason": reason, "queue": "q", "time": time, "count": 1 }]));
+        properties
+            .headers
+            .insert("x-death".into(), json!([{ "reason": reason, "queue": "q", "time": time, "count": 1 }]));
         if command.deliveries > 0 {
             properties.headers.insert("x-delivery-count".into(), json!(command.deliveries));
         }
@@ -728,7 +744,11 @@ pub(crate) fn garbage(nth: usize, queue: Inbox) -> Incoming {
         exchange: String::new(),
         routing_key: "s0".into(),
         redelivered: false,
-        properties: Properties { correlation_id: Some("garbage".into()), message_id: Some(format!("garbage {nth}")), ..Properties::default() },
+        properties: Properties {
+            correlation_id: Some("garbage".into()),
+            message_id: Some(format!("garbage {nth}")),
+            ..Properties::default()
+        },
         body: Bytes::from_static(b"{ garbage"),
     }
 }
