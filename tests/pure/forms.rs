@@ -690,6 +690,30 @@ fn a_child_that_has_failed_is_tried_again_as_another_one() {
 }
 
 #[test]
+fn a_child_that_has_answered_is_not_waited_for_whatever_comes_late() {
+    // It would be waited for for ever: a child that has ended does not answer again.
+    let mut play =
+        Play::of(&(parent() + "[[steps]]\nname = 'y'\ncommand = 'y.do'\ncompensate = false\nretry.attempts = 1\n"));
+    for done in ["a 1", "ship 1", "z 1"] {
+        play.success(done);
+    }
+    play.failure("y 1");
+    play.success("undo z 1");
+    answer(&mut play, 1, Action::Compensate, 1, Some(Outcome::Failure), Value::Null);
+    let due = play.due().expect("it is asked again");
+    answer(&mut play, 1, Action::Compensate, 1, Some(Outcome::Pending), Value::Null);
+    assert_eq!(play.due(), Some(due), "late word of the order that was answered");
+    play.timer();
+    assert_eq!(order(&play).ticket.attempt, 2);
+    answer(&mut play, 1, Action::Compensate, 1, Some(Outcome::Pending), Value::Null);
+    assert!(play.due().is_some(), "the second order has a time of its own");
+    answer(&mut play, 1, Action::Compensate, 1, Some(Outcome::Failure), Value::Null);
+    assert!(play.saga.unit(1.into()).unwrap().compensate.in_flight(), "late word of the first");
+    answer(&mut play, 1, Action::Compensate, 2, Some(Outcome::Pending), Value::Null);
+    assert_eq!(play.due(), None, "now it has the order");
+}
+
+#[test]
 fn a_child_that_was_refused_after_its_undo_was_asked_for_has_nothing_to_undo() {
     let mut play = Play::of(&parent());
     play.success("a 1");

@@ -96,8 +96,11 @@ impl Transition<'_> {
         let open = matches!(state.progress, Progress::Idle | Progress::Scheduled { .. } | Progress::Running { .. });
         let forward = action != Action::Compensate;
         let undo_untouched = unit.compensate.is_untouched();
-        // A child is the same one whichever attempt began it.
-        let latest = attempt == state.attempt || self.runs_child(spot.step);
+        // A child is the same one whichever attempt began it. But one that is asked again to undo answers anew.
+        let child = self.runs_child(spot.step);
+        let latest = attempt == state.attempt || child && action == Action::Execute;
+        // It has the order, though the attempt was taken for lost. One that it has answered since is another's to ask again.
+        let unanswered = child && state.unanswered.contains(&attempt);
         match (&state.progress, answer) {
             (_, Answer::Success(reply)) if open => self.succeed(spot, action, attempt, reply, false),
             // The answer that decided a failure does not change its mind; one to another attempt tells of an effect.
@@ -145,8 +148,8 @@ impl Transition<'_> {
             (Progress::Running { .. }, Answer::Failure(failure) | Answer::Retry(failure)) if latest => {
                 self.fail_attempt(spot, action, failure, Handling::Answered);
             }
-            (Progress::Running { .. }, Answer::Pending) | (Progress::Scheduled { .. }, Answer::Pending)
-                if latest && (state.in_flight() || self.runs_child(spot.step)) =>
+            (Progress::Running { .. } | Progress::Scheduled { .. }, Answer::Pending)
+                if latest && (state.in_flight() || unanswered) =>
             {
                 let deadline = self.extended_deadline(spot, action);
                 self.record(Entry::Extended { spot, action, attempt, deadline });

@@ -1,11 +1,10 @@
 //! What a run is made of, all of it drawn from its seed: definitions, what is asked of them and when, what goes wrong and how often.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
 use super::chance::Chance;
-use super::sagas::{Kind, SagaPlan, StepPlan};
+use super::sagas::SagaPlan;
 
 /// A run in the making. Less of it is a run as well: see [`Plan::smaller`].
 #[derive(Clone, Debug)]
@@ -299,11 +298,6 @@ impl Plan {
             }
         }
         smaller
-    }
-
-    /// Which kinds of steps it has.
-    pub(crate) fn kinds(&self) -> BTreeSet<Kind> {
-        self.sagas.iter().flat_map(|saga| &saga.steps).map(|step: &StepPlan| step.kind).collect()
     }
 }
 

@@ -355,11 +355,14 @@ impl Run {
     /// Sees to what is stuck, as an operator would.
     fn help(&self) {
         let sagas: Vec<(Saga, Arc<Pinned>)> = self.world.lock().checks.sagas.values().cloned().collect();
-        self.world.lock().participants.forget_refusals();
         for (nth, (saga, pinned)) in sagas.iter().enumerate().filter(|(_, (saga, _))| !saga.status().is_terminal()) {
             let label = 1_000 + self.looks as usize * 100 + nth;
             if let Some(suspension) = &saga.suspended {
                 // It was tried again often enough.
+                if let Some(spot) = suspension.spot.filter(|_| saga.phase == Phase::Running) {
+                    let step = &pinned.definition.steps[spot.step].name;
+                    self.world.lock().participants.forget_refusals(&saga.id.to_string(), step);
+                }
                 let stuck = suspension.spot.filter(|_| self.looks > 40);
                 let order = match stuck {
                     None => Order::Resume { reason: None },
@@ -427,7 +430,10 @@ impl Run {
             if !self.world.lock().checks.end_was_told(saga) {
                 fail("told", format!("nobody was told that {} is {}", saga.id, saga.status().as_str()));
             }
-            self.judge_effects(saga, pinned);
+            // An answer that came when its saga had been deleted is a dead letter; an operator sees it.
+            if !stored.is_empty() {
+                self.judge_effects(saga, pinned);
+            }
         }
         self.judge_children(&sagas);
         self.judge_starts(&plan, &sagas);

@@ -151,9 +151,10 @@ pub(crate) struct Participants {
 pub(crate) type Unit = (String, String, Option<u64>);
 
 impl Participants {
-    /// The operator has talked to whoever declined.
-    pub(crate) fn forget_refusals(&mut self) {
-        self.said.retain(|_, done| *done);
+    /// The operator has talked to whoever declined a step of a saga.
+    pub(crate) fn forget_refusals(&mut self, saga: &str, step: &str) {
+        let prefix = format!("{saga}/{step}/");
+        self.said.retain(|key, done| *done || !key.starts_with(&prefix));
     }
 }
 
