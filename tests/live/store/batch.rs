@@ -17,6 +17,7 @@ over_all!(
     an_empty_batch_is_written,
     only_confirmed_rows_go,
     a_settled_row_goes_with_the_write_that_settles_it_or_not_at_all,
+    a_row_that_is_there_is_not_written_again,
     a_thousand_sagas_are_one_batch,
     the_largest_and_oddest_values_come_back,
     the_journal_is_read_from_an_entry_on,
@@ -170,6 +171,28 @@ async fn a_settled_row_goes_with_the_write_that_settles_it_or_not_at_all(place: 
     put(&store, vec![write]).await;
     let left: Vec<Uuid> = whole_outbox(&store).await.iter().map(|row| row.id).collect();
     assert_eq!(left, [ids[1], sent]);
+}
+
+async fn a_row_that_is_there_is_not_written_again(place: &impl Place) {
+    let store = place.open().await;
+    let (saga, other) = (id(), id());
+    let row = message(saga, b"first");
+    let mut write = birth(saga, "order");
+    write.outbox = vec![row.clone()];
+    put(&store, vec![write]).await;
+    let mut again = change(saga, 1);
+    again.outbox = vec![OutboxRow { message: message(saga, b"second").message, ..row }];
+    let mut told_already = change(saga, 1);
+    told_already.row.version = 1;
+    for refused in [again, told_already] {
+        let error = store.commit(&sagas(vec![refused, birth(other, "order")])).await.expect_err("a key is taken");
+        assert!(matches!(error, StoreError::Refused(_)), "{error:?}");
+    }
+    // Of all that nothing is left.
+    assert_eq!((version(&store, saga).await, version(&store, other).await), (Some(1), None));
+    let outbox = whole_outbox(&store).await;
+    assert_eq!(outbox.iter().map(|row| &*row.message.body).collect::<Vec<_>>(), [b"first"]);
+    put(&store, vec![change(saga, 1)]).await;
 }
 
 async fn a_thousand_sagas_are_one_batch(place: &impl Place) {

@@ -18,6 +18,7 @@ over_all!(
     an_update_takes_claims_or_leaves_nothing,
     a_stale_update_gives_back_its_claims,
     releasing_gives_up_locks_and_slots_alone,
+    locks_and_slots_are_not_taken_over,
     of_two_stores_one_gets_each_slot;
     sql: thousands_behind_one_lock_hold_up_nobody,
 );
@@ -224,6 +225,20 @@ async fn releasing_gives_up_locks_and_slots_alone(place: &impl Place) {
     let claims: Vec<Claim> = holders.into_iter().map(|holder| holder.claim).collect();
     assert_eq!(claims, [key, start, lock("B")]);
     put(&store, vec![claiming(birth(id(), "order"), vec![(lock("A"), None), (slot, None)])]).await;
+}
+
+async fn locks_and_slots_are_not_taken_over(place: &impl Place) {
+    let store = place.open().await;
+    for claim in [lock("A"), claim(ClaimKind::Slot, "0")] {
+        let (holder, next) = (id(), id());
+        put(&store, vec![claiming(birth(holder, "order"), vec![(claim.clone(), None)])]).await;
+        put(&store, vec![with_status(change(holder, 1), Status::Completed)]).await;
+        // It has ended, and has not given it up.
+        let taking = claiming(birth(next, "order"), vec![(claim.clone(), Some(holder))]);
+        assert_eq!(store.commit(&sagas(vec![taking])).await.expect("a commit").stale, [next]);
+        let holders = store.holders(&[claim]).await.expect("holders");
+        assert_eq!(holders.iter().map(|held| held.saga).collect::<Vec<_>>(), [holder]);
+    }
 }
 
 /// Two daemons let sagas in as fast as they can; each slot is held by one saga at a time, and nobody waits for ever.

@@ -12,6 +12,7 @@ over_all!(
     what_is_owed_stays,
     children_wait_for_their_parents,
     batches_are_bounded_and_go_on,
+    one_that_goes_on_is_not_looked_at,
     two_daemons_purge_and_a_third_writes,
 );
 
@@ -170,6 +171,17 @@ async fn batches_are_bounded_and_go_on(place: &impl Place) {
     assert_eq!(all(&store).await, [ids[2], ids[24]]);
     let counts = store.counts().await.expect("counts");
     assert_eq!(counts, [("order".to_owned(), Status::Completed, 2)]);
+}
+
+async fn one_that_goes_on_is_not_looked_at(place: &impl Place) {
+    let store = place.open().await;
+    let [first, second] = [9, 8].map(|hours| ended(hours, "order", Status::Failed));
+    let (first_id, second_id) = (first.id, second.id);
+    put(&store, vec![first, second]).await;
+    put(&store, vec![with_status(change(first_id, 1), Status::Compensating)]).await;
+    let purged = store.purge("order", NOW, None, 1).await.expect("a purge");
+    assert_eq!(purged, Purged { sagas: 1, next: Some(second_id) });
+    assert_eq!(all(&store).await, [first_id]);
 }
 
 async fn two_daemons_purge_and_a_third_writes<P: Place>(place: &P) {
