@@ -17,21 +17,10 @@ use arc_swap::ArcSwap;
 pub use self::folder::{File, Folder, read, read_scenarios};
 use crate::broker::listening::Listener;
 use crate::broker::topology::{Conflict, TopologyPlan};
-use crate::core::definition::Definition;
 use crate::core::parse::parse;
-use crate::store::{Source, Store, StoreError};
+pub use crate::pinned::Pinned;
+use crate::store::{Store, StoreError};
 use crate::subscriptions::{Subscriptions, bearings};
-
-/// One revision of a definition.
-#[derive(Debug)]
-pub struct Pinned {
-    /// Its number, from 1.
-    pub revision: u32,
-    /// What it says.
-    pub definition: Definition,
-    /// Its text.
-    pub source: Source,
-}
 
 /// What a reload changed, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]

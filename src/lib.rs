@@ -31,6 +31,7 @@ pub mod json;
 pub mod lint;
 pub mod metrics;
 pub mod outbox;
+pub mod pinned;
 pub mod purge;
 pub mod report;
 pub mod routing;

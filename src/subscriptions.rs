@@ -18,7 +18,7 @@ use crate::core::definition::{Awaited, Definition, Execute, Pattern, Reply, Trig
 use crate::core::id::{Action, StepIx};
 use crate::core::input::Bearing;
 use crate::core::template::Scope;
-use crate::definitions::Pinned;
+use crate::pinned::Pinned;
 
 /// An event of another service.
 #[derive(Clone, Debug)]
