@@ -4,7 +4,7 @@
 //! mean exactly what they mean without MiniJinja. Operators become filters of ours, which are exact and bounded. Neither
 //! changes the number of instructions, so jumps stay right.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use minijinja::machinery::ast::Expr;
@@ -199,7 +199,7 @@ fn operator(instruction: &Instruction<'_>) -> Option<Instruction<'static>> {
 /// Keeps a text for as long as the process lives, once however often it is asked: compiled expressions borrow theirs.
 /// What a reload adds is what it changed, some tens of bytes for each expression.
 pub(super) fn keep(text: &str) -> &'static str {
-    static KEPT: LazyLock<Mutex<HashSet<&'static str>>> = LazyLock::new(Mutex::default);
+    static KEPT: LazyLock<Mutex<BTreeSet<&'static str>>> = LazyLock::new(Mutex::default);
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = kept.get(text) {
         return known;
