@@ -1,3 +1,5 @@
+//! What the configuration takes and refuses.
+
 use super::*;
 
 fn layered(files: &[(&str, &str)], variables: &[(&str, &str)]) -> Result<Config, ConfigErrors> {

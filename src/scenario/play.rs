@@ -19,7 +19,7 @@ use crate::trial::laws::{self, Breach};
 use crate::trial::ledger::{Key, Ledger, key};
 use crate::trial::stage::{Decide, START, Sent, Stage, Start, To, Turn, given_back, signal};
 use crate::trial::{sample, story};
-use crate::wire::outgoing;
+use crate::wire::{header, outgoing};
 
 /// A saga of which more happens than this never comes to rest.
 const MOST_TURNS: usize = 20_000;
@@ -236,7 +236,7 @@ impl<'s> Play<'s> {
             What::Retry(body) => (Some(Outcome::Retry), body),
             What::Answer { body, headers } => {
                 self.ledger.handle(key);
-                let outcome = headers.get("saga-outcome").and_then(Value::as_str).and_then(Outcome::parse);
+                let outcome = headers.get(header::SAGA_OUTCOME).and_then(Value::as_str).and_then(Outcome::parse);
                 return self.stage.answer(ticket, outcome, body, headers);
             }
             What::Back(reason) => {
