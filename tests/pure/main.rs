@@ -17,6 +17,7 @@ mod kinds;
 mod play;
 mod problems;
 mod reload;
+mod round_trips;
 mod rules;
 mod scenarios;
 mod schema;

@@ -202,7 +202,9 @@ impl Play {
             }
         }
         let text = serde_json::to_string(&entries).unwrap();
-        let entries: Vec<Entry> = serde_json::from_str(&text).unwrap();
+        let told: Vec<Entry> = serde_json::from_str(&text).unwrap();
+        assert_eq!(told, entries, "the journal is not what was written");
+        let entries = told;
         self.journal.push((self.now, entries));
         let origin = Origin {
             id: saga.id,

@@ -417,7 +417,55 @@ mod tests {
         })
     }
 
+    /// What sagad sends in headers: text, whole numbers of 64 bits, and lists and tables of them.
+    fn any_header() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 16, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map("\\PC{0,60}", inner, 0..4)
+                    .prop_map(|entries| Value::Object(entries.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn any_properties() -> impl Strategy<Value = Properties> {
+        let text = || prop::option::of("\\PC{0,60}");
+        let headers = prop::collection::btree_map("\\PC{0,60}", any_header(), 0..5);
+        let second = 0..i64::MAX / 1000;
+        let first = (text(), text(), any::<Option<u8>>(), any::<Option<u8>>(), text(), text(), text());
+        (first, (text(), prop::option::of(second), text(), text(), text(), headers)).prop_map(|(first, second)| {
+            let (content_type, content_encoding, delivery_mode, priority, correlation_id, reply_to, expiration) = first;
+            let (message_id, timestamp, kind, user_id, app_id, headers) = second;
+            Properties {
+                content_type,
+                content_encoding,
+                delivery_mode,
+                priority,
+                correlation_id,
+                reply_to,
+                expiration,
+                message_id,
+                timestamp: timestamp.map(|seconds| Time(seconds * 1000)),
+                kind,
+                user_id,
+                app_id,
+                headers: headers.into_iter().collect(),
+            }
+        })
+    }
+
     proptest! {
+        #[test]
+        fn any_properties_come_back_as_they_went(sent in any_properties()) {
+            prop_assert_eq!(super::properties(&basic_properties(&sent).expect("carried")), sent);
+        }
+
         /// A dead letter is stored as JSON and may be published again: what came once comes the same way ever after.
         #[test]
         fn any_header_survives_storage_and_replay(value in any_value()) {
