@@ -1,0 +1,243 @@
+//! What leaves sagad leaves after its commit: messages to the broker, and the word that an answer is dealt with. The whole corridor, before
+//! a store whose commits wait for the test's word.
+
+mod gated;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sagad::broker::message::{Delivery, Inbox, Incoming, Outgoing, Properties, Publication, Published, Receipt};
+use sagad::broker::names::Names;
+use sagad::clock;
+use sagad::core::decide::decide;
+use sagad::core::entry::Entry;
+use sagad::core::id::SagaId;
+use sagad::core::parse::parse;
+use sagad::core::saga::Status;
+use sagad::core::time::Time;
+use sagad::daemon::corridor::{Closing, Ends, Plan, lay};
+use sagad::definitions::{Definitions, Folder};
+use sagad::health::Health;
+use sagad::intake::{Refusal, Start, Started};
+use sagad::store::memory::MemoryStore;
+use sagad::store::{Source, Store};
+use sagad::wire::signature::Signer;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use gated::{Gate, Gated, Word};
+
+const SECRET: [u8; 32] = [7; 32];
+
+const ORDER: &str = "\
+name = 'order'
+events = 'step'
+[defaults]
+exchange = 'shop.commands'
+timeout = '60s'
+[[steps]]
+name = 'one'
+command = 'a.one'
+compensate = false
+[[steps]]
+name = 'two'
+command = 'a.two'
+compensate = false
+";
+
+/// How long what must come may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for what must come.
+async fn soon<T>(what: &str, comes: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, comes).await.unwrap_or_else(|_| panic!("no {what} within {PATIENCE:?}"))
+}
+
+/// A corridor at work, and both its ends.
+struct Scene {
+    store: MemoryStore,
+    gate: Gate,
+    ends: Ends,
+    acks: mpsc::UnboundedReceiver<u64>,
+    receipts: mpsc::UnboundedSender<u64>,
+    parts: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.parts.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Scene {
+    async fn open() -> Scene {
+        let store = MemoryStore::new(SECRET, || Time(0));
+        let (gated, gate) = Gated::before(store.clone());
+        let definitions = Definitions::new(PathBuf::new(), gated.clone());
+        let (definition, _) = parse(ORDER, &mut |name| Err(format!("no {name} here"))).unwrap();
+        let source = Source { toml: ORDER.to_owned(), schema: None };
+        let mut folder = Folder { files: Vec::new(), definitions: [("order".into(), (definition, source))].into() };
+        definitions.adopt(&mut folder).await.unwrap();
+        let plan = Plan {
+            store: gated,
+            alone: true,
+            definitions: Arc::new(definitions),
+            names: Names::new("shop"),
+            signer: Signer::new(&SECRET),
+            health: Health::new(),
+            clock: clock::system(),
+            sweep: Duration::from_secs(5),
+            retention: None,
+            max_message: 1 << 20,
+            decide,
+        };
+        let (ends, parts) = lay(plan, &Closing::default());
+        let parts = parts.into_iter().map(|(_, part)| tokio::spawn(part)).collect();
+        let (receipts, acks) = mpsc::unbounded_channel();
+        Scene { store, gate, ends, acks, receipts, parts }
+    }
+
+    fn start(&self) -> JoinHandle<Result<Started, Refusal>> {
+        let start = Start {
+            id: SagaId(Uuid::from_u128(7)),
+            definition: "order".to_owned(),
+            input: Arc::new(json!({})),
+            priority: None,
+            delay: Duration::ZERO,
+            idempotency_key: None,
+            trace: None,
+            actor: "test".to_owned(),
+            parent: None,
+        };
+        let intake = self.ends.intake.clone();
+        tokio::spawn(async move { intake.start(start).await })
+    }
+
+    /// What a participant answers to a command; the delivery's tag.
+    async fn answer(&self, command: &Outgoing) -> u64 {
+        let properties =
+            Properties { correlation_id: command.properties.correlation_id.clone(), ..Properties::default() };
+        let message = Incoming {
+            queue: Inbox::Replies,
+            exchange: String::new(),
+            routing_key: "shop.replies".to_owned(),
+            redelivered: false,
+            properties,
+            body: "{\"did\":\"it\"}".into(),
+        };
+        let receipt = Receipt { tag: 17, acks: self.receipts.clone() };
+        self.ends.deliveries.send(Delivery { message, receipt }).await.unwrap();
+        17
+    }
+
+    /// The next message, which is confirmed.
+    async fn sent(&mut self) -> Arc<Outgoing> {
+        let mut taken = Vec::new();
+        soon("message", self.ends.publications.recv_many(&mut taken, 1)).await;
+        let publication: Publication = taken.remove(0);
+        self.ends.publications.done(&publication);
+        let message = Arc::clone(&publication.message);
+        let outbox = publication.outbox.expect("a row of the outbox");
+        self.ends.published.send(vec![Published::Confirmed { outbox, message: Arc::clone(&message) }]).await.unwrap();
+        message
+    }
+
+    /// Nothing has left, and nothing will before the commit that is under way is over.
+    async fn nothing_leaves(&mut self) {
+        // All parts run on this thread: after so many turns of each of them nobody has anything left to do.
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        let published = self.ends.publications.try_recv();
+        assert!(published.is_none(), "it was sent too soon: {published:?}");
+        assert!(self.acks.try_recv().is_err(), "it was acknowledged too soon");
+    }
+
+    /// Starts a saga and gives the command of its first step, all committed.
+    async fn first_command(&mut self) -> (SagaId, Arc<Outgoing>) {
+        let started = self.start();
+        soon("commit", self.gate.next_with_sagas()).await;
+        self.gate.say(Word::Commit);
+        let command = self.sent().await;
+        assert_eq!(self.sent().await.routing_key, "saga.order.started");
+        (started.await.unwrap().unwrap().saga, command)
+    }
+
+    async fn succeeded(&self, saga: SagaId) -> usize {
+        let journal = self.store.journal(saga, 1).await.unwrap();
+        let entries = journal.iter().flat_map(|row| serde_json::from_slice::<Vec<Entry>>(&row.entries).unwrap());
+        entries.filter(|entry| matches!(entry, Entry::Succeeded { .. })).count()
+    }
+}
+
+#[tokio::test]
+async fn a_command_is_sent_after_the_state_that_sends_it_is_committed() {
+    let mut scene = Scene::open().await;
+    let started = scene.start();
+    let batch = soon("commit", scene.gate.next_with_sagas()).await;
+    scene.nothing_leaves().await;
+    assert!(!started.is_finished(), "whoever starts it was told too soon");
+    assert!(scene.store.snapshot().sagas.is_empty());
+
+    scene.gate.say(Word::Commit);
+    let command = scene.sent().await;
+    let id = started.await.unwrap().unwrap().saga;
+    let there = scene.store.snapshot();
+    assert_eq!((there.sagas[0].id, there.sagas[0].status), (id, Status::Running));
+    assert_eq!(command.routing_key, "a.one");
+    // Whatever it sends, its lifecycle events too, is written with the state, in the same transaction.
+    assert_eq!(batch, [(id, vec!["a.one".to_owned(), "saga.order.started".to_owned()])]);
+}
+
+#[tokio::test]
+async fn an_answer_is_acknowledged_after_the_state_that_it_causes_is_committed() {
+    let mut scene = Scene::open().await;
+    let (id, one) = scene.first_command().await;
+    let tag = scene.answer(&one).await;
+    let batch = soon("commit", scene.gate.next_with_sagas()).await;
+    scene.nothing_leaves().await;
+    assert_eq!(scene.succeeded(id).await, 0);
+
+    scene.gate.say(Word::Commit);
+    assert_eq!(soon("acknowledgement", scene.acks.recv()).await, Some(tag));
+    assert_eq!(scene.succeeded(id).await, 1);
+    assert_eq!(scene.sent().await.routing_key, "a.two");
+    assert_eq!(batch, [(id, vec!["a.two".to_owned(), "saga.order.step.one.succeeded".to_owned()])]);
+}
+
+#[tokio::test]
+async fn what_can_not_be_committed_leaves_nothing_and_is_tried_again() {
+    let mut scene = Scene::open().await;
+    let (id, one) = scene.first_command().await;
+    let tag = scene.answer(&one).await;
+    for _ in 0..2 {
+        soon("commit", scene.gate.next_with_sagas()).await;
+        scene.gate.say(Word::Fail);
+        scene.nothing_leaves().await;
+    }
+    soon("commit", scene.gate.next_with_sagas()).await;
+    scene.gate.say(Word::Commit);
+    assert_eq!(soon("acknowledgement", scene.acks.recv()).await, Some(tag));
+    assert_eq!(scene.sent().await.routing_key, "a.two");
+    assert_eq!(scene.succeeded(id).await, 1);
+    assert!(scene.acks.try_recv().is_err(), "once is enough");
+}
+
+#[tokio::test]
+async fn a_commit_of_which_nobody_was_told_has_its_effect_once() {
+    let mut scene = Scene::open().await;
+    let (id, one) = scene.first_command().await;
+    let tag = scene.answer(&one).await;
+    soon("commit", scene.gate.next_with_sagas()).await;
+    scene.gate.say(Word::CommitAndFail);
+    // It is tried again, finds the state as it left it, and sees that there is nothing left to do.
+    scene.gate.always(Word::Commit);
+    assert_eq!(soon("acknowledgement", scene.acks.recv()).await, Some(tag));
+    assert_eq!(scene.succeeded(id).await, 1);
+    let rows = scene.store.snapshot().outbox;
+    let commands = rows.iter().filter(|row| row.message.routing_key == "a.two").count();
+    assert_eq!(commands, 1, "the next step's command is there, once: {rows:?}");
+}

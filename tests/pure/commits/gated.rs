@@ -1,0 +1,130 @@
+//! A store in memory whose commits wait for a word.
+
+use std::sync::{Arc, Mutex};
+
+use sagad::core::id::SagaId;
+use sagad::core::saga::Status;
+use sagad::core::time::Time;
+use sagad::store::memory::MemoryStore;
+use sagad::store::{
+    Batch, Claim, Committed, DeadLetter, Filter, Freed, Holder, JournalRow, OutboxRow, Purged, Source, Store,
+    StoreError, StoredSaga,
+};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+/// What becomes of a commit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Word {
+    Commit,
+    /// It does not take effect.
+    Fail,
+    /// It takes effect, and nobody hears of it.
+    CommitAndFail,
+}
+
+/// Sagas of a batch, each with the routing keys of what it sends.
+pub(crate) type Written = Vec<(SagaId, Vec<String>)>;
+
+#[derive(Clone)]
+pub(crate) struct Gated {
+    store: MemoryStore,
+    begun: mpsc::UnboundedSender<Written>,
+    words: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Word>>>,
+    always: Arc<Mutex<Option<Word>>>,
+}
+
+/// The test's side.
+pub(crate) struct Gate {
+    begun: mpsc::UnboundedReceiver<Written>,
+    words: mpsc::UnboundedSender<Word>,
+    always: Arc<Mutex<Option<Word>>>,
+}
+
+impl Gated {
+    pub(crate) fn before(store: MemoryStore) -> (Gated, Gate) {
+        let (begun, wait) = mpsc::unbounded_channel();
+        let (say, words) = mpsc::unbounded_channel();
+        let always = Arc::new(Mutex::new(None));
+        let words = Arc::new(tokio::sync::Mutex::new(words));
+        (Gated { store, begun, words, always: Arc::clone(&always) }, Gate { begun: wait, words: say, always })
+    }
+}
+
+impl Gate {
+    /// The next commit that writes sagas, which waits now. Those that do not are let through.
+    pub(crate) async fn next_with_sagas(&mut self) -> Written {
+        self.begun.recv().await.expect("the store is there")
+    }
+
+    /// What becomes of the commit that waits.
+    pub(crate) fn say(&self, word: Word) {
+        self.words.send(word).expect("the store is there");
+    }
+
+    /// What becomes of all commits from now on.
+    pub(crate) fn always(&self, word: Word) {
+        *self.always.lock().unwrap() = Some(word);
+    }
+}
+
+/// Methods of the store behind it.
+macro_rules! behind {
+    ($($method:ident($($name:ident: $type:ty),*) -> $answer:ty;)*) => {
+        $(async fn $method(&self, $($name: $type),*) -> Result<$answer, StoreError> {
+            self.store.$method($($name),*).await
+        })*
+    };
+}
+
+impl Store for Gated {
+    async fn commit(&self, batch: &Batch) -> Result<Committed, StoreError> {
+        if batch.sagas.is_empty() {
+            return self.store.commit(batch).await;
+        }
+        let sent = |rows: &[OutboxRow]| rows.iter().map(|row| row.message.routing_key.clone()).collect();
+        let written = batch.sagas.iter().map(|write| (write.id, sent(&write.outbox))).collect();
+        self.begun.send(written).expect("the test listens");
+        let always = *self.always.lock().unwrap();
+        let word = match always {
+            Some(word) => word,
+            None => self.words.lock().await.recv().await.expect("the test has a word for each"),
+        };
+        let away = || Err(StoreError::Unavailable("as the test wants it".to_owned()));
+        match word {
+            Word::Commit => self.store.commit(batch).await,
+            Word::Fail => away(),
+            Word::CommitAndFail => {
+                self.store.commit(batch).await?;
+                away()
+            }
+        }
+    }
+
+    behind! {
+        load(ids: &[SagaId]) -> Vec<StoredSaga>;
+        holders(claims: &[Claim]) -> Vec<Holder>;
+        slots(definition: &str) -> Vec<String>;
+        take_due(now: Time, lease: Time, limit: usize) -> Vec<SagaId>;
+        next_due() -> Option<Time>;
+        take_outbox(now: Time, lease: Time, limit: usize) -> Vec<OutboxRow>;
+        keep_outbox(rows: &[(Uuid, u32)], lease: Time) -> Vec<Uuid>;
+        release_outbox() -> ();
+        held(definition: &str, freed: Freed<'_>, limit: usize) -> Vec<SagaId>;
+        held_definitions() -> Vec<String>;
+        purge(definition: &str, ended_before: Time, after: Option<SagaId>, limit: usize) -> Purged;
+        list(filter: &Filter) -> Vec<StoredSaga>;
+        counts() -> Vec<(String, Status, u64)>;
+        journal(saga: SagaId, from: u64) -> Vec<JournalRow>;
+        keep_revision(name: &str, source: &Source) -> u32;
+        revision(name: &str, revision: u32) -> Option<Source>;
+        revisions(name: &str) -> Vec<(u32, Time)>;
+        revisions_in_use() -> Vec<(String, u32)>;
+        all_revisions() -> Vec<(String, u32)>;
+        dead_letters(before: Option<Uuid>, limit: usize) -> Vec<DeadLetter>;
+        dead_letter(id: Uuid) -> Option<DeadLetter>;
+        delete_dead_letter(id: Uuid) -> bool;
+        secret() -> [u8; 32];
+        ping() -> ();
+    }
+}
