@@ -13,6 +13,7 @@ mod explain;
 mod explored;
 mod forms;
 mod graph;
+mod guarantees;
 mod invariants;
 mod kinds;
 mod messages;
