@@ -151,6 +151,8 @@ pub enum Ignored {
     Stale,
     /// It came before.
     Duplicate,
+    /// More is waiting in the saga than it keeps.
+    Full,
     /// No timer is due.
     NotDue,
 }
@@ -163,6 +165,7 @@ impl Ignored {
             Ignored::Settled => "settled",
             Ignored::Stale => "stale",
             Ignored::Duplicate => "duplicate",
+            Ignored::Full => "full",
             Ignored::NotDue => "not_due",
         }
     }

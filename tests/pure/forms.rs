@@ -197,6 +197,24 @@ fn a_wait_for_an_event_takes_it_early_or_late_but_once() {
     assert_eq!(**reply, json!({ "k": "1" }));
 }
 
+#[test]
+fn more_than_a_saga_keeps_is_told_from_what_adds_nothing() {
+    let toml = "key = '{{ input.n }}'\n[[steps]]\nname = 'first'\nsleep = '1h'\n[[steps]]\nname = 'w'\n\
+                foreach = '{{ [1, 2, 3] }}'\nwait = { exchange = 'x', routing_key = 'r', match = 'body.k' }\n\
+                [[steps]]\nname = 'v'\nwait = { signal = 'go' }\n";
+    let mut play = Play::of(&crate::play::whole(toml));
+    let large = json!({ "k": "1", "text": "x".repeat(200_000) });
+    event(&mut play, 1, Bearing::Awaited, None, large.clone());
+    event(&mut play, 1, Bearing::Awaited, None, large.clone());
+    assert_eq!((play.saga.letters.len(), play.ignored), (1, Some(Ignored::Full)), "it must be kept elsewhere");
+    let refused = signal(&mut play, "go", None, large.clone());
+    assert!(matches!(refused, Err(Forbidden::State(why)) if why.contains("too much is waiting")));
+    // Once there is room again it is taken.
+    play.timer();
+    event(&mut play, 1, Bearing::Awaited, None, large);
+    assert_eq!(play.saga.letters.len(), 0);
+}
+
 // ---- events and rules as answers -----------------------------------------------------------------------------------
 
 #[test]
@@ -215,6 +233,24 @@ fn events_of_another_service_answer_the_latest_attempt() {
     event(&mut play, 0, Bearing::Failure(Action::Execute), None, json!({ "why": "none left" }));
     assert_eq!(play.saga.error.as_ref().unwrap().failure.message, "none left");
     play.is(Status::Compensated);
+
+    // A success may tell of another attempt than the failure did, or of one that was handled twice: what was done is undone, once.
+    for (reply, schema) in
+        [(json!({ "k": "1", "id": 4 }), ""), (json!({ "k": "1" }), "reply.schema.required = ['id']\n")]
+    {
+        let mut play = Play::of(&format!("{toml}{schema}"));
+        event(&mut play, 0, Bearing::Failure(Action::Execute), None, json!({ "why": "none left" }));
+        play.is(Status::Compensated);
+        play.sends(&["a 1"]);
+        event(&mut play, 0, Bearing::Success(Action::Execute), None, reply.clone());
+        play.is(Status::Compensating);
+        play.sends(&["undo a 1"]);
+        event(&mut play, 0, Bearing::Success(Action::Execute), None, reply);
+        assert_eq!(play.ignored, Some(Ignored::Settled));
+        play.success("undo a 1");
+        play.is(Status::Compensated);
+        play.sends(&[]);
+    }
 
     // An event about a command that was never sent tells nothing.
     let mut play = Play::delayed(&toml, json!({ "n": 1 }), SECOND);

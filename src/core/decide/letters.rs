@@ -29,7 +29,13 @@ impl Transition<'_> {
         if !self.definition.steps.iter().any(|step| waits_for(step, None, &to)) {
             return Err(Forbidden::NoSuchSignal(name.to_owned()));
         }
-        self.take_letter(to, id, payload, actor)
+        match self.take_letter(to, id, payload, actor)? {
+            Some(Ignored::Full) => {
+                let why = "too much is waiting for steps of it that are not reached; send this again once they are";
+                Err(Forbidden::State(why.to_owned()))
+            }
+            ignored => Ok(ignored),
+        }
     }
 
     /// Keeps what came for the steps that may take it; [`Transition::deliver`] gives it to them.
@@ -58,8 +64,7 @@ impl Transition<'_> {
         let bytes = |payload: &Value| payload.to_string().len();
         let kept: usize = self.saga.letters.iter().map(|letter| bytes(&letter.payload)).sum();
         if self.saga.letters.len() >= MOST_LETTERS || kept + bytes(&payload) > MOST_WAITING && kept > 0 {
-            let why = "too much is waiting for steps of it that are not reached; send this again once they are";
-            return Err(Forbidden::State(why.to_owned()));
+            return Ok(Some(Ignored::Full));
         }
         self.record(Entry::Received { to, id: id.map(Arc::from), payload: Arc::new(payload), actor });
         // Also while an operator has it suspended: what came in time counts.

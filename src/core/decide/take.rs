@@ -77,7 +77,22 @@ impl Transition<'_> {
             return Some(Ignored::Stale);
         }
         let answer = judge_event(self.reply(step, action), success, body, headers);
-        self.take_answer(spot, action, attempt, answer)
+        // Nothing says which attempt it tells of. Where another word of the participant's decided, it is of an effect all the same.
+        let failed = self.saga.unit(spot).and_then(|unit| match &unit.action(action).progress {
+            Progress::Failed { failure, .. } => Some(failure.reason),
+            _ => None,
+        });
+        match answer {
+            Answer::Success(reply) if failed.is_some() => self.succeed(spot, action, attempt, reply, true),
+            Answer::Failure(failure)
+                if success && action == Action::Execute && failed.is_some_and(|why| why != Reason::InvalidReply) =>
+            {
+                self.record(Entry::Failed { spot, action, attempt, failure });
+                self.owe_again(spot);
+            }
+            answer => return self.take_answer(spot, action, attempt, answer),
+        }
+        None
     }
 
     fn take_answer(&mut self, spot: Spot, action: Action, attempt: u32, answer: Answer) -> Option<Ignored> {
