@@ -99,7 +99,8 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let signer = Signer::new(&store.secret().await?);
     let (listener, listening) = listening::channel();
     let definitions = Definitions::new(config.definitions.path.clone(), store.clone());
-    let definitions = Arc::new(definitions.checked_against(plan.clone()).heard_by(listener));
+    let definitions = definitions.checked_against(plan.clone()).heard_by(listener).alone(alone(&config));
+    let definitions = Arc::new(definitions);
     load(&definitions).await?;
 
     let names = Names::new(config.broker.prefix.clone());

@@ -8,19 +8,25 @@
 
 mod folder;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
 pub use self::folder::{File, Folder, read, read_scenarios};
 use crate::broker::listening::Listener;
 use crate::broker::topology::{Conflict, TopologyPlan};
+use crate::clock::{self, Clock};
 use crate::core::parse::parse;
+use crate::core::time::Time;
 pub use crate::pinned::Pinned;
 use crate::store::{Store, StoreError};
 use crate::subscriptions::{Subscriptions, bearings};
+
+/// So long after a definition was changed there may be daemons that have it as it was, beside those that have it as it is.
+const ROLLOUT: Duration = Duration::from_secs(3600);
 
 /// What a reload changed, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -52,11 +58,32 @@ pub enum LoadError {
 type ByName = BTreeMap<Arc<str>, Arc<Pinned>>;
 type ByRevision = BTreeMap<Arc<str>, BTreeMap<u32, Arc<Pinned>>>;
 
+/// What other daemons have that this one has not loaded, as far as the store tells.
+#[derive(Debug, Default)]
+pub struct Elsewhere {
+    subscriptions: Subscriptions,
+    /// When the newest revision was first kept, of the definitions whose newest this daemon has not.
+    newest: BTreeMap<String, Time>,
+}
+
+impl Elsewhere {
+    /// What those revisions want to hear: the newest, that a saga begins; the others, only what sagas under way wait for.
+    pub fn subscriptions(&self) -> &Subscriptions {
+        &self.subscriptions
+    }
+
+    /// Whether a definition came up, or changed, so short a while ago that other daemons are likely to begin sagas with what this one has
+    /// not got. Who keeps an old definition for longer is not on its way to the new one.
+    pub fn begins(&self, definition: &str, now: Time) -> bool {
+        self.newest.get(definition).is_some_and(|kept| now.since(*kept) < ROLLOUT)
+    }
+}
+
 /// Revisions that this daemon has not loaded.
 #[derive(Debug, Default)]
 struct Others {
     revisions: Vec<(String, u32)>,
-    subscriptions: Arc<Subscriptions>,
+    elsewhere: Arc<Elsewhere>,
 }
 
 /// The definitions of a daemon.
@@ -71,8 +98,13 @@ pub struct Definitions<S> {
     current: ArcSwap<ByName>,
     /// What they, and the sagas under way, want to hear of other services.
     subscriptions: ArcSwap<Subscriptions>,
-    /// What those want to hear that other daemons have.
+    /// What other daemons have.
     others: tokio::sync::Mutex<Others>,
+    /// No other daemon can have this store.
+    alone: bool,
+    clock: Arc<dyn Clock>,
+    /// Revisions that were loaded, and are no longer in the folder as they were.
+    withdrawn: Mutex<BTreeSet<(String, u32)>>,
     /// Every revision that was asked for. Bounded by the number of revisions with sagas under way.
     pinned: ArcSwap<ByRevision>,
     /// Held while either is replaced.
@@ -92,6 +124,9 @@ impl<S: Store> Definitions<S> {
             current: ArcSwap::default(),
             subscriptions: ArcSwap::default(),
             others: tokio::sync::Mutex::default(),
+            alone: false,
+            clock: clock::system(),
+            withdrawn: Mutex::default(),
             pinned: ArcSwap::default(),
             changing: Mutex::default(),
             reloading: tokio::sync::Mutex::default(),
@@ -101,6 +136,16 @@ impl<S: Store> Definitions<S> {
     /// Warns, with each reload, of commands that the queues of `topology` do not receive.
     pub fn checked_against(self, topology: TopologyPlan) -> Definitions<S> {
         Definitions { topology: Some(topology), ..self }
+    }
+
+    /// No other daemon can have its store: what is not in the folder is nowhere.
+    pub fn alone(self, alone: bool) -> Definitions<S> {
+        Definitions { alone, ..self }
+    }
+
+    /// Asks `clock` how long ago something was changed.
+    pub fn timed_by(self, clock: Arc<dyn Clock>) -> Definitions<S> {
+        Definitions { clock, ..self }
     }
 
     /// Has `listener` listen, from each reload on, to the events that they want to hear.
@@ -158,6 +203,7 @@ impl<S: Store> Definitions<S> {
             listener.listen(subscriptions.heard()).await.map_err(LoadError::Unheard)?;
         }
         self.subscriptions.store(Arc::new(subscriptions));
+        self.withdraw(&before, &now);
         changes.removed.extend(before.keys().filter(|name| !now.contains_key(*name)).map(ToString::to_string));
         self.current.store(Arc::new(now));
         Ok(changes)
@@ -173,26 +219,63 @@ impl<S: Store> Definitions<S> {
         self.subscriptions.load_full()
     }
 
-    /// What revisions want to hear that another daemon has kept and this one has not loaded: its sagas are anybody's.
+    /// What other daemons have: their sagas are anybody's, and what they would begin must come to them.
     ///
     /// # Errors
     /// What the database says.
-    pub async fn subscriptions_of_others(&self) -> Result<Arc<Subscriptions>, StoreError> {
+    pub async fn elsewhere(&self) -> Result<Arc<Elsewhere>, StoreError> {
         let mut others = self.others.lock().await;
+        if self.alone {
+            return Ok(Arc::clone(&others.elsewhere));
+        }
         let current = self.current.load_full();
         let mut revisions = self.store.all_revisions().await?;
         revisions.retain(|(name, revision)| current.get(&**name).is_none_or(|pinned| pinned.revision < *revision));
         if others.revisions != revisions {
-            let mut pinned = Vec::new();
-            for (name, revision) in &revisions {
-                pinned.extend(self.pinned(name, *revision).await?);
-            }
-            *others = Others { revisions, subscriptions: Arc::new(Subscriptions::new([], pinned)) };
+            let elsewhere = Arc::new(self.read_elsewhere(&revisions).await?);
+            *others = Others { revisions, elsewhere };
         }
-        Ok(Arc::clone(&others.subscriptions))
+        Ok(Arc::clone(&others.elsewhere))
     }
 
-    /// The revisions of sagas under way, other than the `current` ones, that want to hear anything.
+    async fn read_elsewhere(&self, revisions: &[(String, u32)]) -> Result<Elsewhere, StoreError> {
+        let (mut newest, mut old) = (BTreeMap::new(), Vec::new());
+        for (name, revision) in revisions {
+            if let Some(pinned) = self.pinned(name, *revision).await? {
+                // They ascend.
+                old.extend(newest.insert(name, pinned));
+            }
+        }
+        let mut kept = BTreeMap::new();
+        for (name, pinned) in &newest {
+            let this = |(revision, at): (u32, Time)| (revision == pinned.revision).then_some(at);
+            let at = self.store.revisions(name).await?.into_iter().find_map(this);
+            // Whoever had it and let go of it would be wrong to think that it is on its way.
+            kept.extend(at.filter(|_| !self.withdrew(name, pinned.revision)).map(|at| ((*name).clone(), at)));
+        }
+        let (begun, others) = newest.into_iter().partition::<Vec<_>, _>(|(name, _)| kept.contains_key(*name));
+        old.extend(others.into_iter().map(|(_, pinned)| pinned));
+        let subscriptions = Subscriptions::new(begun.into_iter().map(|(_, pinned)| pinned), old);
+        Ok(Elsewhere { subscriptions, newest: kept })
+    }
+
+    fn withdrew(&self, name: &str, revision: u32) -> bool {
+        let withdrawn = self.withdrawn.lock().unwrap_or_else(PoisonError::into_inner);
+        withdrawn.contains(&(name.to_owned(), revision))
+    }
+
+    fn withdraw(&self, before: &ByName, now: &ByName) {
+        let mut withdrawn = self.withdrawn.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, pinned) in before {
+            withdrawn.insert((name.to_string(), pinned.revision));
+        }
+        for (name, pinned) in now {
+            withdrawn.remove(&(name.to_string(), pinned.revision));
+        }
+    }
+
+    /// The revisions, other than the `current` ones, that sagas under way have or that daemons may still begin some with, and that want to
+    /// hear anything.
     async fn old_in_use(&self, current: &ByName) -> Result<Vec<Arc<Pinned>>, StoreError> {
         let is_current = |name: &str, revision| current.get(name).is_some_and(|pinned| pinned.revision == revision);
         let mut old = Vec::new();
@@ -200,7 +283,14 @@ impl<S: Store> Definitions<S> {
         if self.store.all_revisions().await?.iter().all(|(name, revision)| is_current(name, *revision)) {
             return Ok(old);
         }
-        for (name, revision) in self.store.revisions_in_use().await? {
+        let mut wanted: BTreeSet<(String, u32)> = self.store.revisions_in_use().await?.into_iter().collect();
+        let now = self.clock.now();
+        for name in current.keys() {
+            let kept = self.store.revisions(name).await?;
+            let replaced = kept.windows(2).filter(|pair| now.since(pair[1].1) < ROLLOUT);
+            wanted.extend(replaced.map(|pair| (name.to_string(), pair[0].0)));
+        }
+        for (name, revision) in wanted {
             if is_current(&name, revision) {
                 continue;
             }

@@ -31,6 +31,8 @@ pub struct Item {
 pub enum Request {
     /// Begin a saga.
     Start(Start),
+    /// Begin one of this definition, which another daemon has and this one has not: it is put off until it comes to one that has.
+    Elsewhere(Arc<str>),
     /// Something happened to a saga.
     Saga(SagaId, Input),
     /// Something happened to the saga that has a business key.
@@ -55,6 +57,8 @@ pub struct Keyed {
     pub key: String,
     /// What.
     pub what: ForKey,
+    /// If there is no such saga, there may soon be one: what is for it may have overtaken its start.
+    pub may_begin: bool,
 }
 
 /// What comes by business key.
@@ -120,6 +124,19 @@ pub enum Settle {
     Started(oneshot::Sender<Result<Started, Refusal>>),
     /// A caller of [`Intake::order`].
     Ordered(oneshot::Sender<Result<(), Refusal>>),
+}
+
+impl Settle {
+    /// Tells the broker, and nobody else.
+    pub fn acknowledge(self) {
+        match self {
+            Settle::Delivery(delivery) | Settle::StartDelivery { delivery, .. } | Settle::Order { delivery, .. } => {
+                delivery.receipt.ack();
+            }
+            Settle::Share(share) => share.done(),
+            Settle::Nobody | Settle::Published(_) | Settle::Started(_) | Settle::Ordered(_) => {}
+        }
+    }
 }
 
 /// A part in a delivery that several items come from.

@@ -56,6 +56,8 @@ pub enum Concern {
         /// The business key.
         key: String,
     },
+    /// A saga of this definition begins, by a revision that another daemon has.
+    Elsewhere(Arc<str>),
     /// It can't be found out what comes of it; for a person.
     Unclear(String),
 }
@@ -120,11 +122,6 @@ impl Subscriptions {
             }
         }
         heard
-    }
-
-    /// Whether anybody here wants to hear an event, whatever comes of it.
-    pub fn want(&self, event: &Event) -> bool {
-        self.interests(event).next().is_some()
     }
 
     /// What comes of an event; nothing, if nobody wants to hear it.

@@ -12,14 +12,18 @@ use crate::core::decide::{Ask, ChildOrder};
 use crate::core::id::SagaId;
 use crate::core::input::Input;
 use crate::core::saga::Parent;
-use crate::definitions::Definitions;
+use crate::definitions::{Definitions, Elsewhere};
 use crate::engine::{dead_letter, keep};
 use crate::intake::{ForKey, Item, Keyed, Request, Settle, Share, Start, signal};
 use crate::metrics::EVENTS_UNCLAIMED;
 use crate::store::Store;
-use crate::subscriptions::{Concern, Event, Subscriptions};
+use crate::subscriptions::{Concern, Event};
 use crate::wire::incoming::{Meaning, Signal, Target, asks_for_answer, read};
+use crate::wire::put_off;
 use crate::wire::signature::Signer;
+
+/// Deliveries that are read together at the most: whatever has come, the database is asked once what other daemons have.
+const BATCH: usize = 256;
 
 /// Between attempts to ask the database.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -42,39 +46,50 @@ impl<S: Store> Reader<S> {
         items: mpsc::Sender<Item>,
         stopping: CancellationToken,
     ) {
+        let mut batch = Vec::with_capacity(BATCH);
         loop {
-            let delivery = tokio::select! {
+            let taken = tokio::select! {
                 biased;
                 () = stopping.cancelled() => return,
-                delivery = deliveries.recv() => match delivery {
-                    Some(delivery) => delivery,
-                    // The link to the broker has ended, and says why.
-                    None => return stopping.cancelled().await,
-                },
+                taken = deliveries.recv_many(&mut batch, BATCH) => taken,
             };
-            // What is dropped half read is not acknowledged: the broker delivers it again.
-            let Some(read) = stopping.run_until_cancelled(self.items(delivery)).await else { return };
-            for item in read {
-                if items.send(item).await.is_err() {
-                    return stopping.cancelled().await;
+            if taken == 0 {
+                // The link to the broker has ended, and says why.
+                return stopping.cancelled().await;
+            }
+            // Asked after all of them have come: what a daemon has that made one of them come is in the answer.
+            let mut elsewhere = None;
+            for delivery in batch.drain(..) {
+                // What is dropped half read is not acknowledged: the broker delivers it again.
+                let read = stopping.run_until_cancelled(self.items(delivery, &mut elsewhere)).await;
+                let Some(read) = read else { return };
+                for item in read {
+                    if items.send(item).await.is_err() {
+                        return stopping.cancelled().await;
+                    }
                 }
             }
         }
     }
 
     /// What comes of a delivery: one item, but for events, of which anything can come.
-    async fn items(&self, delivery: Delivery) -> Vec<Item> {
+    async fn items(&self, delivery: Delivery, elsewhere: &mut Option<Arc<Elsewhere>>) -> Vec<Item> {
+        let Delivery { message, receipt } = delivery;
+        let delivery = Delivery { message: put_off::restored(message), receipt };
         let id = SagaId(self.clock.id());
         let item = match read(&self.signer, &delivery.message, self.max_message, id) {
             Ok(Meaning::Saga(saga, input)) => {
                 Item { request: Request::Saga(saga, input), settle: Settle::Delivery(delivery) }
             }
             Ok(Meaning::Start(start, reply_to)) => {
-                Item { request: Request::Start(start), settle: Settle::StartDelivery { delivery, reply_to } }
+                let request = self.or_elsewhere(start, elsewhere).await;
+                Item { request, settle: Settle::StartDelivery { delivery, reply_to } }
             }
-            Ok(Meaning::Signal(signal)) => Item { request: signalled(signal), settle: Settle::Delivery(delivery) },
-            Ok(Meaning::Event(event)) => return self.heard(event, delivery).await,
-            Ok(Meaning::Order(order)) => self.ordered(order, delivery),
+            Ok(Meaning::Signal(signal)) => {
+                Item { request: self.signalled(signal, elsewhere).await, settle: Settle::Delivery(delivery) }
+            }
+            Ok(Meaning::Event(event)) => return self.heard(event, delivery, elsewhere).await,
+            Ok(Meaning::Order(order)) => self.ordered(order, delivery, elsewhere).await,
             Err(why) => {
                 let reply_to = asks_for_answer(&delivery.message);
                 keep(&*self.clock, delivery, why.class, why.reason, reply_to)
@@ -84,21 +99,31 @@ impl<S: Store> Reader<S> {
     }
 
     /// One item for each saga that an event starts or may be about.
-    async fn heard(&self, event: Event, delivery: Delivery) -> Vec<Item> {
-        let subscriptions = self.definitions.subscriptions();
-        let concerns = match subscriptions.want(&event) {
-            true => subscriptions.concerns(&event),
-            // Bound by a daemon with other definitions; or nobody wants to hear it any more.
-            false => self.of_others().await.concerns(&event),
+    async fn heard(&self, event: Event, delivery: Delivery, elsewhere: &mut Option<Arc<Elsewhere>>) -> Vec<Item> {
+        let elsewhere = self.elsewhere(elsewhere).await;
+        let requests = match put_off::addressee(&delivery.message) {
+            None => self.concerns(&event, elsewhere),
+            // What came of it for others has come of it already.
+            Some(put_off::Addressee { definition, key: Some(key) }) => {
+                vec![Concern::Saga { definition: definition.into(), key }]
+            }
+            Some(put_off::Addressee { definition: only, key: None }) => {
+                let mut concerns = self.concerns(&event, elsewhere);
+                concerns.retain(|concern| match concern {
+                    Concern::Start { definition, .. } | Concern::Elsewhere(definition) => **definition == *only,
+                    Concern::Saga { .. } | Concern::Unclear(_) => false,
+                });
+                concerns
+            }
         };
-        if concerns.is_empty() {
+        if requests.is_empty() {
             // Of orders of others, or what nobody wants to hear any more.
             metrics::counter!(EVENTS_UNCLAIMED).increment(1);
             delivery.receipt.ack();
             return Vec::new();
         }
         let event = Arc::new(event);
-        let shares = Share::split(delivery, concerns.len());
+        let shares = Share::split(delivery, requests.len());
         let item = |(concern, share): (Concern, Share)| {
             let request = match concern {
                 Concern::Start { definition, input, idempotency_key } => Request::Start(Start {
@@ -112,8 +137,10 @@ impl<S: Store> Reader<S> {
                     actor: "event".to_owned(),
                     parent: None,
                 }),
+                Concern::Elsewhere(definition) => Request::Elsewhere(definition),
                 Concern::Saga { definition, key } => {
-                    Request::Keyed(Keyed { definition, key, what: ForKey::Event(Arc::clone(&event)) })
+                    let may_begin = self.may_begin(&definition, elsewhere);
+                    Request::Keyed(Keyed { definition, key, what: ForKey::Event(Arc::clone(&event)), may_begin })
                 }
                 Concern::Unclear(reason) => {
                     Request::Keep(Box::new(dead_letter(&*self.clock, share.message(), "unclear_event", reason)))
@@ -121,29 +148,79 @@ impl<S: Store> Reader<S> {
             };
             Item { request, settle: Settle::Share(share) }
         };
-        concerns.into_iter().zip(shares).map(item).collect()
+        requests.into_iter().zip(shares).map(item).collect()
     }
 
-    /// What daemons with other definitions want to hear.
-    async fn of_others(&self) -> Arc<Subscriptions> {
-        loop {
-            match self.definitions.subscriptions_of_others().await {
-                Ok(subscriptions) => return subscriptions,
-                // The engine says so too, and nothing else goes on until the database is back.
-                Err(error) => tracing::debug!(%error, "an event waits for the database"),
+    /// What comes of an event, here and at daemons with other definitions.
+    fn concerns(&self, event: &Event, elsewhere: &Elsewhere) -> Vec<Concern> {
+        let here = self.definitions.subscriptions().concerns(event);
+        let begun = |name: &str| {
+            let is = |concern: &Concern| matches!(concern, Concern::Start { definition, .. } if **definition == *name);
+            here.iter().any(is)
+        };
+        let now = self.clock.now();
+        let there = elsewhere.subscriptions().concerns(event).into_iter().filter_map(|concern| match concern {
+            // The older of two revisions will do.
+            Concern::Start { definition, .. } => {
+                (!begun(&definition) && elsewhere.begins(&definition, now)).then(|| Concern::Elsewhere(definition))
             }
-            tokio::time::sleep(STORE_PAUSE).await;
+            Concern::Unclear(_) => here.is_empty().then_some(concern),
+            _ => (!here.contains(&concern)).then_some(concern),
+        });
+        let there: Vec<Concern> = there.collect();
+        here.into_iter().chain(there).collect()
+    }
+
+    /// Whether there may soon be another saga of this definition.
+    fn may_begin(&self, definition: &str, elsewhere: &Elsewhere) -> bool {
+        self.definitions.current(definition).is_some() || elsewhere.begins(definition, self.clock.now())
+    }
+
+    /// What other daemons have; asked once for a batch.
+    async fn elsewhere<'a>(&self, known: &'a mut Option<Arc<Elsewhere>>) -> &'a Elsewhere {
+        while known.is_none() {
+            match self.definitions.elsewhere().await {
+                Ok(elsewhere) => *known = Some(elsewhere),
+                // The engine says so too, and nothing else goes on until the database is back.
+                Err(error) => {
+                    tracing::debug!(%error, "what was delivered waits for the database");
+                    tokio::time::sleep(STORE_PAUSE).await;
+                }
+            }
+        }
+        known.get_or_insert_default()
+    }
+
+    /// A start, unless only another daemon has its definition.
+    async fn or_elsewhere(&self, start: Start, elsewhere: &mut Option<Arc<Elsewhere>>) -> Request {
+        let name = start.definition.as_str();
+        if self.definitions.current(name).is_none() && self.may_begin(name, self.elsewhere(elsewhere).await) {
+            return Request::Elsewhere(name.into());
+        }
+        Request::Start(start)
+    }
+
+    /// A signal for the saga with this id, or for the one with this key.
+    async fn signalled(&self, sent: Signal, elsewhere: &mut Option<Arc<Elsewhere>>) -> Request {
+        let Signal { to, name, id, payload } = sent;
+        let input = signal(name, id.as_deref(), payload, None);
+        match to {
+            Target::Id(saga) => Request::Saga(saga, input),
+            Target::Key(definition, key) => {
+                let may_begin = self.may_begin(&definition, self.elsewhere(elsewhere).await);
+                Request::Keyed(Keyed { definition: definition.into(), key, what: ForKey::Signal(input), may_begin })
+            }
         }
     }
 
     /// A saga's order to its child.
-    fn ordered(&self, order: ChildOrder, delivery: Delivery) -> Item {
+    async fn ordered(&self, order: ChildOrder, delivery: Delivery, elsewhere: &mut Option<Arc<Elsewhere>>) -> Item {
         let ChildOrder { ticket, child, ask } = order;
         let request = match ask {
             Ask::Start { definition, input, step, depth, priority, trace } => {
                 let parent =
                     Parent { saga: ticket.saga, spot: ticket.spot, step, attempt: ticket.attempt, depth, undo: None };
-                Request::Start(Start {
+                let start = Start {
                     id: child,
                     definition: definition.to_string(),
                     input: Arc::new(input),
@@ -153,21 +230,11 @@ impl<S: Store> Reader<S> {
                     trace,
                     actor: "saga".to_owned(),
                     parent: Some(parent),
-                })
+                };
+                self.or_elsewhere(start, elsewhere).await
             }
             Ask::Undo => Request::Saga(child, Input::Undo { by: ticket }),
         };
         Item { request, settle: Settle::Order { delivery, ticket, child } }
-    }
-}
-
-fn signalled(sent: Signal) -> Request {
-    let Signal { to, name, id, payload } = sent;
-    let input = signal(name, id.as_deref(), payload, None);
-    match to {
-        Target::Id(saga) => Request::Saga(saga, input),
-        Target::Key(definition, key) => {
-            Request::Keyed(Keyed { definition: definition.into(), key, what: ForKey::Signal(input) })
-        }
     }
 }

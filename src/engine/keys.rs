@@ -1,13 +1,25 @@
-//! What comes by business key: signals, and events of other services.
+//! What comes by business key, signals and events of other services, and what comes too early.
 
+use std::sync::Arc;
+
+use super::gate::may_take_over;
 use super::round::{Outcome, Round};
+use super::work::Work;
 use crate::broker::names::Names;
 use crate::core::id::SagaId;
 use crate::core::input::Input;
-use crate::intake::{ForKey, Item, Keyed, Request};
+use crate::intake::{ForKey, Item, Keyed, Refusal, Request};
 use crate::store::{Claim, ClaimKind, Store, StoreError};
 use crate::subscriptions::{Event, bearing_on};
+use crate::wire::put_off::{Addressee, put_off};
 use crate::wire::signature::Signer;
+
+/// How often something is put off that may have overtaken the start of its saga: 7 seconds in all. Other services' events are about orders of
+/// others too, so that it must not cost much.
+const SOON: u32 = 2;
+
+/// How often something is put off for daemons with other definitions: 8 minutes in all, in which most of them get new ones.
+const ROLLOUT: u32 = 4;
 
 impl Round {
     /// Finds out which sagas have the business keys that a batch names.
@@ -32,14 +44,14 @@ impl Round {
         match &item.request {
             Request::Saga(saga, _) | Request::Admit { saga, .. } => Some(*saga),
             Request::Keyed(keyed) => self.held.get(&claim_of(keyed)).map(|(saga, _)| *saga),
-            Request::Start(_) | Request::Keep(_) => None,
+            Request::Start(_) | Request::Elsewhere(_) | Request::Keep(_) => None,
         }
     }
 
     /// Decides something for the saga that has a key; one that began in this very round is known as well.
     pub(super) fn decide_keyed(&mut self, keyed: &Keyed, item: &Item, names: &Names, signer: &Signer) -> Outcome {
         let Some(saga) = self.saga_of(item) else {
-            return self.nobody(keyed, item);
+            return self.nobody(keyed, item, names);
         };
         if !self.sagas.contains_key(&saga) {
             return self.missing(saga, item);
@@ -47,19 +59,34 @@ impl Round {
         match &keyed.what {
             ForKey::Signal(input) => self.decide_saga(saga, input, item, names, signer),
             ForKey::Event(event) => {
+                let before = self.entries_of(saga);
                 let mut outcome = Outcome::Nobody;
                 for input in self.inputs(saga, &keyed.key, event) {
                     outcome = self.decide_saga(saga, &input, item, names, signer);
                     if outcome.is_undecided() {
-                        break;
+                        return outcome;
                     }
                 }
-                outcome
+                // One that ended, and had no use for it: it may be for the next that has its key.
+                let is_over =
+                    |work: &Work| may_take_over(&work.pinned.definition, &claim_of(keyed), work.saga.status());
+                match self.sagas.get(&saga).is_some_and(is_over) && self.entries_of(saga) == before {
+                    true => put_off_for(keyed, item, names).unwrap_or(outcome),
+                    false => outcome,
+                }
             }
         }
     }
 
-    fn nobody(&mut self, keyed: &Keyed, item: &Item) -> Outcome {
+    fn entries_of(&self, saga: SagaId) -> usize {
+        self.sagas.get(&saga).map_or(0, |work| work.entries.len())
+    }
+
+    /// Who is not there yet may come: a start takes another way than what follows it.
+    fn nobody(&mut self, keyed: &Keyed, item: &Item, names: &Names) -> Outcome {
+        if let Some(later) = put_off_for(keyed, item, names) {
+            return later;
+        }
         match &keyed.what {
             // Other services' events are about orders of others too.
             ForKey::Event(_) => {
@@ -72,6 +99,21 @@ impl Round {
                 Outcome::Kept { reason }
             }
         }
+    }
+
+    /// A start of a definition that only another daemon has: it may come to that one yet.
+    pub(super) fn decide_elsewhere(&mut self, definition: &Arc<str>, item: &Item, names: &Names) -> Outcome {
+        let to = Addressee { definition: definition.to_string(), key: None };
+        if let Some(copy) = item.message().and_then(|message| put_off(names, message, &to, ROLLOUT)) {
+            return Outcome::PutOff(Box::new(copy));
+        }
+        let refusal = Refusal::UnknownDefinition(definition.to_string());
+        let reason = format!(
+            "it begins a saga by a `{definition}` that only another daemon has loaded, and it did not come to that one in time; reload the \
+             definitions and hand it in again"
+        );
+        self.keep(item, refusal.code(), &reason);
+        Outcome::Start { about: None, result: Err(refusal) }
     }
 
     /// What an event is to the steps of a saga, by the revision that it is pinned to.
@@ -88,6 +130,13 @@ impl Round {
         });
         inputs.collect()
     }
+}
+
+/// Something for a saga that may begin a moment later than it comes.
+fn put_off_for(keyed: &Keyed, item: &Item, names: &Names) -> Option<Outcome> {
+    let message = item.message().filter(|_| keyed.may_begin)?;
+    let to = Addressee { definition: keyed.definition.to_string(), key: Some(keyed.key.clone()) };
+    put_off(names, message, &to, SOON).map(|copy| Outcome::PutOff(Box::new(copy)))
 }
 
 fn claim_of(keyed: &Keyed) -> Claim {

@@ -61,6 +61,9 @@ const ANSWER_AGAIN: Duration = Duration::from_secs(1);
 /// Waits between attempts to reach the database.
 const STORE_RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 
+/// Between attempts to give something back to the broker for a while.
+const PUT_OFF_AGAIN: Duration = Duration::from_secs(1);
+
 /// What the engine works with.
 #[derive(Debug)]
 pub struct Engine<S: Store> {
@@ -421,6 +424,9 @@ impl<S: Store> Engine<S> {
 
     /// Tells whoever waits for an item what came of it, and the broker that it is dealt with.
     fn tell(&mut self, item: Item, outcome: Outcome) {
+        if let Outcome::PutOff(copy) = outcome {
+            return self.give_back(item.settle, *copy);
+        }
         match (item.settle, outcome) {
             (Settle::Nobody, _) => {}
             (Settle::Published(row), _) => self.delete_later(row),
@@ -479,6 +485,32 @@ impl<S: Store> Engine<S> {
                     () = delivery.receipt.gone() => return,
                     () = tokio::time::sleep(ANSWER_AGAIN) => {}
                 }
+            }
+        });
+    }
+}
+
+impl<S: Store> Engine<S> {
+    /// The copy that comes back later first, then the acknowledgement, however long that takes: nothing else has the message.
+    fn give_back(&self, settle: Settle, copy: Outgoing) {
+        let (outbox, message) = (self.outbox.clone(), Arc::new(copy));
+        tokio::spawn(async move {
+            loop {
+                let (confirmed, outcome) = oneshot::channel();
+                outbox.publish_unkept(Publication {
+                    outbox: None,
+                    message: Arc::clone(&message),
+                    confirmed: Some(confirmed),
+                    handover: Default::default(),
+                });
+                if outcome.await.is_ok() {
+                    return settle.acknowledge();
+                }
+                tracing::warn!(
+                    queue = message.routing_key,
+                    "the broker does not take what is put off; it is tried again"
+                );
+                tokio::time::sleep(PUT_OFF_AGAIN).await;
             }
         });
     }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::dead_letter;
 use super::gate::{claims_of, may_take_over};
 use super::work::{Work, quarantine};
+use crate::broker::message::Outgoing;
 use crate::broker::names::Names;
 use crate::clock::Clock;
 use crate::core::decide::{Decide, Ignored};
@@ -39,6 +40,8 @@ pub(super) enum Outcome {
     Kept { reason: String },
     /// It is for no saga that there is.
     Nobody,
+    /// It is for none yet: this copy of its message comes back in a while.
+    PutOff(Box<Outgoing>),
 }
 
 impl Outcome {
@@ -46,7 +49,7 @@ impl Outcome {
         match self {
             Outcome::Start { about, .. } => *about,
             Outcome::Saga { about, .. } | Outcome::Undecided(about) => Some(*about),
-            Outcome::Kept { .. } | Outcome::Nobody => None,
+            Outcome::Kept { .. } | Outcome::Nobody | Outcome::PutOff(_) => None,
         }
     }
 
@@ -181,6 +184,7 @@ impl Round {
             Request::Saga(id, input) => self.decide_saga(*id, input, item, names, signer),
             Request::Keyed(keyed) => self.decide_keyed(keyed, item, names, signer),
             Request::Admit { saga, slot } => self.decide_admission(*saga, slot.as_deref(), item, names, signer),
+            Request::Elsewhere(definition) => self.decide_elsewhere(definition, item, names),
             Request::Start(start) => {
                 self.decide_start(start, definitions.current(&start.definition), item, names, signer)
             }
@@ -206,8 +210,8 @@ impl Round {
             Ok(Ok(decision)) if decision.entries.is_empty() => {
                 // Nothing is dropped on the word of a cache: another daemon may have moved the saga on. Nor is anything kept as a
                 // dead letter: whether this state is an old one shows only when it is committed, and the letter with it.
-                let unknown = decision.ignored == Some(Ignored::UnknownAttempt);
-                if !work.fresh && (untouched || unknown) {
+                let to_keep = decision.ignored.is_some_and(|ignored| is_to_keep(ignored).is_some());
+                if !work.fresh && (untouched || to_keep) {
                     return Outcome::Undecided(id);
                 }
                 if let Some(ignored) = decision.ignored {
@@ -256,12 +260,8 @@ impl Round {
 
     fn ignore(&mut self, item: &Item, ignored: Ignored) {
         metrics::counter!(crate::metrics::ANSWERS_IGNORED, "why" => ignored.as_str()).increment(1);
-        if ignored == Ignored::UnknownAttempt {
-            self.keep(
-                item,
-                "unknown_attempt",
-                "the saga knows of no such attempt; was its database restored from a backup?",
-            );
+        if let Some(why) = is_to_keep(ignored) {
+            self.keep(item, ignored.as_str(), why);
         }
     }
 
@@ -387,6 +387,17 @@ impl Round {
             let waits = work.waits();
             (work, waits)
         })
+    }
+}
+
+/// Why what was ignored must not be forgotten, if so.
+fn is_to_keep(ignored: Ignored) -> Option<&'static str> {
+    match ignored {
+        Ignored::UnknownAttempt => Some("the saga knows of no such attempt; was its database restored from a backup?"),
+        Ignored::Full => {
+            Some("too much is waiting for steps of the saga that are not reached; hand it in again once they are")
+        }
+        Ignored::Settled | Ignored::Stale | Ignored::Duplicate | Ignored::NotDue => None,
     }
 }
 

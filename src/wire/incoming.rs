@@ -20,7 +20,7 @@ use crate::json;
 use crate::subscriptions::Event;
 use crate::wire::outgoing::trace_of;
 use crate::wire::signature::Signer;
-use crate::wire::{children, header};
+use crate::wire::{children, header, put_off};
 
 /// What a message means.
 #[derive(Debug)]
@@ -174,14 +174,14 @@ fn event(message: &Incoming, max_message: usize) -> Result<Meaning, Unplaceable>
     }))
 }
 
-/// Where an event was published.
-struct Origin<'a> {
-    exchange: &'a str,
-    routing_key: &'a str,
+/// Where a message was published.
+pub(super) struct Origin<'a> {
+    pub(super) exchange: &'a str,
+    pub(super) routing_key: &'a str,
 }
 
 /// One that was handed in again came by sagad's own queue.
-fn origin(message: &Incoming) -> Origin<'_> {
+pub(super) fn origin(message: &Incoming) -> Origin<'_> {
     let header = |name| message.properties.header_str(name);
     if let (Some(exchange), Some(routing_key)) = (header(header::EVENT_EXCHANGE), header(header::EVENT_ROUTING_KEY)) {
         return Origin { exchange, routing_key };
@@ -198,6 +198,7 @@ pub fn replay(names: &Names, letter: Incoming) -> Outgoing {
     let Incoming { queue, exchange, routing_key, mut properties, body, .. } = letter;
     // The broker closes the channel on a `user_id` that is not the one we are connected as.
     properties.user_id = None;
+    put_off::forget(&mut properties.headers);
     let (exchange, routing_key) = match queue {
         Inbox::Events => {
             properties.headers.extend(came_from);

@@ -4,11 +4,13 @@
 //!   Incoming ──[incoming]──> an input for a saga, a start, a wake-up, or why it can't be placed
 //!   decision ──[outgoing]──> commands, lifecycle events, wake-ups, answers to starts
 //!                  └─ message ids are signed by [signature]: a participant can answer only what it was sent
+//!   Incoming ──[put_off]──> the same later, if nobody is there yet whom it is for
 //! ```
 
 pub mod children;
 pub mod incoming;
 pub mod outgoing;
+pub mod put_off;
 pub mod signature;
 
 /// The names of headers that sagad writes or reads.
@@ -27,9 +29,14 @@ pub mod header {
     pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
     pub use crate::broker::message::RESENT as SAGA_RESENT;
     pub const TRACEPARENT: &str = "traceparent";
-    /// Where an event came from that is kept by sagad and handed in again.
+    /// Where a message came from that was put off, or an event that is handed in again.
     pub const EVENT_EXCHANGE: &str = "saga-event-exchange";
     pub const EVENT_ROUTING_KEY: &str = "saga-event-routing-key";
+    /// How often a message was put off, which of sagad's queues it had come to, and whom alone it is for.
+    pub const PUT_OFF: &str = "saga-put-off";
+    pub const PUT_OFF_FROM: &str = "saga-put-off-from";
+    pub const PUT_OFF_FOR: &str = "saga-put-off-for";
+    pub const PUT_OFF_KEY: &str = "saga-put-off-key";
     /// RabbitMQ's record of dead-letterings, the latest first.
     pub const X_DEATH: &str = "x-death";
     /// How often a quorum queue delivered a message before.

@@ -18,7 +18,7 @@ use crate::wire::signature::Signer;
 use crate::wire::{children, header};
 
 const JSON: &str = "application/json";
-const PERSISTENT: u8 = 2;
+pub(super) const PERSISTENT: u8 = 2;
 const APP: &str = "sagad";
 
 /// The message of a command.

@@ -4,8 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sagad::core::diagnostic::Severity;
+use sagad::core::time::Time;
 use sagad::definitions::{Changes, Definitions, LoadError, Pinned, read};
 use sagad::store::StoreError;
+use sagad::subscriptions::{Concern, Event};
 use tempfile::TempDir;
 
 use crate::admin::shelf::Shelf;
@@ -170,4 +172,67 @@ async fn a_saga_keeps_its_revision_whatever_becomes_of_the_file() {
     shelf.edit(|content| content.trouble = Some("gone fishing".to_owned()));
     assert!(later.pinned("a", 1).await.is_ok(), "what is in memory needs no store");
     assert!(later.pinned("a", 3).await.is_err());
+}
+
+#[tokio::test]
+async fn what_other_daemons_begin_and_wait_for_is_known_from_the_store_while_it_is_new() {
+    const HOUR: i64 = 3_600_000;
+    let folders = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let shelf = Shelf::default();
+    let [here, there] = folders.each_ref().map(|folder| Definitions::new(folder.path().to_owned(), shelf.clone()));
+    let now = Time::from(std::time::SystemTime::now());
+    shelf.edit(|content| content.kept_at = Some(now));
+    let listening = |what: &str| {
+        format!("key = '{{{{ input.k }}}}'\n{}{what}", definition("a", ""))
+            .replace("name = 'a'\ndescription", "name = 'a'\n\ndescription")
+    };
+    let start = "[[start]]\nexchange = 'x'\nrouting_key = 'placed'\n";
+    let wait = "[[steps]]\nname = 'w'\nwait = { exchange = 'x', routing_key = 'paid', match = 'body.k' }\n";
+    write(folders[0].path(), "a.toml", &listening(wait));
+    write(folders[1].path(), "a.toml", &listening(wait));
+    write(folders[1].path(), "b.toml", &definition("b", ""));
+    reloaded(&here).await;
+    reloaded(&there).await;
+    write(folders[1].path(), "a.toml", &listening(start));
+    reloaded(&there).await;
+
+    let event = |routing_key: &str| Event {
+        exchange: "x".into(),
+        routing_key: routing_key.into(),
+        id: None,
+        trace: None,
+        body: Arc::new(serde_json::json!({ "k": "1" })),
+        headers: Arc::new(serde_json::json!({})),
+    };
+    let elsewhere = here.elsewhere().await.unwrap();
+    let begun = elsewhere.subscriptions().concerns(&event("placed"));
+    assert!(matches!(begun.as_slice(), [Concern::Start { definition, .. }] if &**definition == "a"), "{begun:?}");
+    for (name, begins) in [("a", true), ("b", true), ("c", false)] {
+        assert_eq!(elsewhere.begins(name, now), begins, "{name}");
+        assert!(!elsewhere.begins(name, Time(now.0 + 2 * HOUR)), "who is behind for that long stays behind");
+    }
+    // The daemon with the newer one hears what sagas wait for that the other still begins.
+    let waits = |definitions: &Definitions<Shelf>| definitions.subscriptions().concerns(&event("paid")).len();
+    assert_eq!((waits(&here), waits(&there)), (1, 1));
+    let later = Definitions::new(folders[1].path().to_owned(), shelf.clone());
+    reloaded(&later).await;
+    assert_eq!(waits(&later), 1);
+    assert!(!there.elsewhere().await.unwrap().begins("a", now), "it is here");
+
+    // Whoever takes back what it had begins no more of it; nor does one that nobody shares the database with.
+    write(folders[1].path(), "a.toml", &listening(wait));
+    reloaded(&there).await;
+    let elsewhere = there.elsewhere().await.unwrap();
+    assert!(!elsewhere.begins("a", now));
+    assert_eq!(elsewhere.subscriptions().concerns(&event("placed")), []);
+    let alone = Definitions::new(folders[0].path().to_owned(), shelf.clone()).alone(true);
+    reloaded(&alone).await;
+    assert!(!alone.elsewhere().await.unwrap().begins("a", now));
+
+    // Long after the change nobody begins the old one any more.
+    shelf.edit(|content| content.kept_at = Some(Time(now.0 - 2 * HOUR)));
+    write(folders[1].path(), "a.toml", &listening(start));
+    let later = Definitions::new(folders[1].path().to_owned(), shelf.clone());
+    reloaded(&later).await;
+    assert_eq!(waits(&later), 0);
 }

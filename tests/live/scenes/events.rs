@@ -1,11 +1,13 @@
 //! Events of other services: as starts, as answers, as what a step waits for; and events that sagas publish.
 
-use lapin::options::ExchangeDeclareOptions;
-use lapin::types::FieldTable;
+use std::time::{Duration, Instant};
+
+use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, ExchangeKind};
 use serde_json::{Value, json};
 
-use super::{Stage, saga, site, sites};
+use super::{PATIENCE, Stage, saga, site, sites, table};
 use crate::daemon::Site;
 
 const EXCHANGE: &str = r#"
@@ -216,6 +218,159 @@ async fn a_daemon_with_older_definitions_loses_no_event_of_the_newer_ones() {
         stage.ends(id, "completed").await;
     }
     assert_eq!(older.get("/v1/definitions/pay").await.1["revision"], 1, "it did not know");
+}
+
+/// Messages that wait in the delay queues.
+async fn put_off(stage: &Stage) -> u32 {
+    let mut count = 0;
+    for delay in [800, 6_400] {
+        let queue = format!("{}.delay.{delay}", stage.site.prefix());
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let declared = stage.channel.queue_declare(queue.as_str().into(), passive, FieldTable::default()).await;
+        count += declared.expect("a delay queue").message_count();
+    }
+    count
+}
+
+async fn until_put_off(stage: &Stage, least: u32) {
+    let deadline = Instant::now() + PATIENCE;
+    while put_off(stage).await < least {
+        assert!(Instant::now() < deadline, "nothing was put off");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_overtakes_the_start_of_its_saga_waits_for_it() {
+    let signalled = AWAITED.replace(
+        "[[steps]]\nname = \"two\"",
+        "[[steps]]\nname = \"go\"\nwait = { signal = \"go\" }\n[[steps]]\nname = \"two\"",
+    );
+    let mut stage = shop(&[("pay", KEY, &signalled)]).await;
+    tell(&stage, "order.paid", "e-1", json!({ "order": "A-1", "amount": 7 })).await;
+    tell(&stage, "order.paid", "e-2", json!({ "order": "of somebody else", "amount": 8 })).await;
+    let to = table(&[("saga-name", "pay"), ("saga-key", "A-1")]);
+    let signals = format!("{}.signals", stage.site.prefix());
+    stage.publish(&signals, "go", BasicProperties::default().with_headers(to), b"{}").await;
+    until_put_off(&stage, 3).await;
+    let id = stage.start("pay", json!({ "order": "A-1" })).await;
+    stage.take("a").await.succeed().await;
+    let two = stage.take("b").await;
+    assert_eq!(two.body(), json!({ "amount": 7 }));
+    two.succeed().await;
+    stage.ends(&id, "completed").await;
+    // The other is counted, and that is all.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let metrics = reqwest::get(format!("{}/metrics", stage.daemon.url())).await.expect("metrics").text().await;
+        let metrics = metrics.expect("text");
+        if metrics.lines().any(|line| line == "sagad_events_unclaimed_total 1") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{metrics}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(put_off(&stage).await, 0);
+    assert!(stage.letters(0).await.is_empty());
+    stage.is_quiet("b");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_for_a_saga_that_ended_may_be_for_the_next_with_its_key() {
+    let reused = format!("{KEY}\nkey_reuse = \"after_end\"");
+    let mut stage = shop(&[("pay", &reused, AWAITED)]).await;
+    for (id, amount) in [("e-1", 1), ("e-2", 2)] {
+        tell(&stage, "order.paid", id, json!({ "order": "A-1", "amount": amount })).await;
+        until_put_off(&stage, 1).await;
+        let id = stage.start("pay", json!({ "order": "A-1" })).await;
+        stage.take("a").await.succeed().await;
+        let two = stage.take("b").await;
+        assert_eq!(two.body(), json!({ "amount": amount }));
+        two.succeed().await;
+        stage.ends(&id, "completed").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_saga_has_no_room_for_is_kept_and_can_be_handed_in_again() {
+    let many = AWAITED.replace("name = \"paid\"", "name = \"paid\"\nforeach = \"{{ [1, 2] }}\"");
+    let many = many.replace("{{ steps.paid.reply.amount }}", "{{ steps.paid.replies | length }}");
+    let mut stage = shop(&[("pay", KEY, &many)]).await;
+    let id = stage.start("pay", json!({ "order": "A-1" })).await;
+    let one = stage.take("a").await;
+    for event in ["e-1", "e-2"] {
+        tell(&stage, "order.paid", event, json!({ "order": "A-1", "text": "x".repeat(200_000) })).await;
+    }
+    let letters = stage.letters(1).await;
+    let reason = letters[0]["reason"].as_str().expect("a reason");
+    assert!(reason.contains("too much is waiting for steps of the saga"), "{reason}");
+    one.succeed().await;
+    stage.until(&id, "the first", |saga| saga["steps"][1]["items"].as_array().is_some_and(|it| it.len() == 2)).await;
+    let letter = letters[0]["id"].as_str().expect("an id");
+    let (status, _) = stage.daemon.post(&format!("/v1/dead-letters/{letter}/replay"), &json!({})).await;
+    assert_eq!(status, 204);
+    let two = stage.take("b").await;
+    assert_eq!(two.body(), json!({ "amount": 2 }));
+    two.succeed().await;
+    stage.ends(&id, "completed").await;
+}
+
+const CHILD: &str = "[[steps]]\nname = \"sub\"\nsaga = \"sub\"";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_only_a_newer_daemon_can_begin_comes_to_it() {
+    let [_, (site, database)] = sites().await;
+    let site = site.with_config(EXCHANGE).with_setting("SAGAD__DEFINITIONS__WATCH", "false");
+    site.define("pay", &saga("pay", "", STEP));
+    let mut older = site.start().await;
+    site.define("pay", &saga("pay", STARTED, CHILD));
+    site.define("sub", &saga("sub", "", STEP));
+    let mut stage = Stage::with(site, database).await;
+    // The two share the queues: of the events, of the starts and of the orders to children some come to this one, some to the other.
+    let starts = format!("{}.start", stage.site.prefix());
+    for n in 0..12 {
+        tell(&stage, "order.placed", &format!("e-{n}"), json!({ "order": n.to_string(), "total": 1 })).await;
+        stage.publish(&starts, "sub", with_id(&format!("s-{n}")), b"{}").await;
+    }
+    until_put_off(&stage, 1).await;
+    older.kill();
+    for _ in 0..24 {
+        stage.take("a").await.succeed().await;
+    }
+    let done = |page: &Value| {
+        let items = page["items"].as_array().expect("items");
+        items.len() == 36 && items.iter().all(|saga| saga["status"] == "completed")
+    };
+    stage.look("/v1/sagas?limit=100", "all of them", done).await;
+    stage.is_quiet("a");
+    assert!(stage.letters(0).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_does_not_come_to_a_newer_daemon_is_kept() {
+    let [_, (site, database)] = sites().await;
+    let site = site.with_config(EXCHANGE).with_setting("SAGAD__DEFINITIONS__WATCH", "false");
+    site.define("pay", &saga("pay", "", STEP));
+    let older = site.start().await;
+    site.define("pay", &saga("pay", STARTED, STEP));
+    site.start().await.kill();
+    let mut stage = Stage::around(site, older, database).await;
+    let mut headers = table(&[("saga-put-off-for", "pay")]);
+    headers.insert("saga-put-off".into(), AMQPValue::LongLongInt(4));
+    let properties = with_id("e-1").with_headers(headers);
+    let exchange = stage.site.name("shop");
+    stage.publish(&exchange, "order.placed", properties, b"{\"order\":\"A-1\",\"total\":1}").await;
+    let letters = stage.letters(1).await;
+    let reason = letters[0]["reason"].as_str().expect("a reason");
+    assert!(reason.contains("a `pay` that only another daemon has loaded"), "{reason}");
+    let (status, changes) = stage.daemon.post("/v1/definitions/reload", &json!({})).await;
+    assert_eq!(status, 200, "{changes}");
+    let letter = letters[0]["id"].as_str().expect("an id");
+    let (status, _) = stage.daemon.post(&format!("/v1/dead-letters/{letter}/replay"), &json!({})).await;
+    assert_eq!(status, 204);
+    let one = stage.take("a").await;
+    assert_eq!(one.body(), json!({ "order": "A-1", "total": 1 }));
+    one.succeed().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

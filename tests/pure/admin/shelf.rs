@@ -24,6 +24,8 @@ pub(crate) struct Content {
     pub(crate) journals: BTreeMap<SagaId, Vec<JournalRow>>,
     pub(crate) letters: BTreeMap<Uuid, DeadLetter>,
     pub(crate) revisions: Vec<(String, Source)>,
+    /// When all of them were first kept.
+    pub(crate) kept_at: Option<Time>,
     /// Set: the database is away.
     pub(crate) trouble: Option<String>,
 }
@@ -151,7 +153,7 @@ impl Store for Shelf {
     async fn revisions(&self, name: &str) -> Result<Vec<(u32, Time)>, StoreError> {
         self.read(|content| {
             let of_name = content.revisions.iter().filter(|(other, _)| other == name);
-            of_name.zip(1..).map(|(_, revision)| (revision, Time(0))).collect()
+            of_name.zip(1..).map(|(_, revision)| (revision, content.kept_at.unwrap_or(Time(0)))).collect()
         })
     }
 
@@ -182,7 +184,15 @@ impl Store for Shelf {
     }
 
     async fn all_revisions(&self) -> Result<Vec<(String, u32)>, StoreError> {
-        Ok(Vec::new())
+        self.read(|content| {
+            let mut all: Vec<(String, u32)> = Vec::new();
+            for (name, _) in &content.revisions {
+                let before = all.iter().filter(|(other, _)| other == name).count();
+                all.push((name.clone(), before as u32 + 1));
+            }
+            all.sort();
+            all
+        })
     }
 
     async fn commit(&self, _: &Batch) -> Result<Committed, StoreError> {

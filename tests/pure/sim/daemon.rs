@@ -109,7 +109,8 @@ impl Daemon {
             decks: Arc::clone(&self.decks),
         };
         let clock = Arc::new(Watch { world: world.clone(), wrong_by, chance: chance.of("ids"), ids: Mutex::default() });
-        let definitions = Arc::new(Definitions::new(PathBuf::new(), line.clone()));
+        let definitions = Definitions::new(PathBuf::new(), line.clone()).alone(alone);
+        let definitions = Arc::new(definitions.timed_by(Arc::clone(&clock) as Arc<dyn Clock>));
         let (intake, pause) = (Arc::new(Mutex::new(None)), Arc::new(Pause::default()));
         let life = Life { task: tokio::spawn(std::future::ready(())), intake: Arc::clone(&intake), definitions, pause };
         let definitions = Arc::clone(&life.definitions);
