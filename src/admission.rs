@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   commits ──> gate: a saga is held, a lock or a slot was released ──┐
-//!   sweep: whatever a crash or another daemon left ───────────────────┴─> store: who is next ──> engine: takes the claims
+//!   sweep: whatever a crash, a reload or another daemon left ─────────┴─> store: who is next ──> engine: takes the claims
 //! ```
 //! Nobody counts what runs: locks and slots are claims, which the database gives to one saga only, whichever daemon asks for
 //! it. Who loses such a race stays held, and is looked at again.
@@ -101,6 +101,8 @@ impl<S: Store> Admission<S> {
                 tokio::select! {
                     biased;
                     () = self.gate.knocked.notified() => {}
+                    // More may run than before.
+                    () = self.definitions.reloaded() => sweep = Instant::now(),
                     () = tokio::time::sleep_until(sweep) => {}
                 }
             }

@@ -111,6 +111,8 @@ pub struct Definitions<S> {
     changing: Mutex<()>,
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
+    /// Told after each.
+    reloaded: tokio::sync::Notify,
 }
 
 impl<S: Store> Definitions<S> {
@@ -130,6 +132,7 @@ impl<S: Store> Definitions<S> {
             pinned: ArcSwap::default(),
             changing: Mutex::default(),
             reloading: tokio::sync::Mutex::default(),
+            reloaded: tokio::sync::Notify::new(),
         }
     }
 
@@ -206,7 +209,13 @@ impl<S: Store> Definitions<S> {
         self.withdraw(&before, &now);
         changes.removed.extend(before.keys().filter(|name| !now.contains_key(*name)).map(ToString::to_string));
         self.current.store(Arc::new(now));
+        self.reloaded.notify_one();
         Ok(changes)
+    }
+
+    /// Returns after the next reload, or at once after one that nobody has waited for; for one who waits.
+    pub async fn reloaded(&self) {
+        self.reloaded.notified().await;
     }
 
     /// The revision that starts use.

@@ -178,7 +178,8 @@ async fn a_lock_may_refuse_and_burns_no_idempotency_key() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_higher_limit_lets_more_in_and_a_lower_one_ends_nobody() {
-    let site = site().await.with_setting("SAGAD__DELAY__SWEEP", "200ms");
+    // At once, without a sweep.
+    let site = site().await.with_setting("SAGAD__DELAY__SWEEP", "10m");
     let limit = |limit: u32| saga("few", &format!("max_running = {limit}\n"), STEP);
     site.define("few", &limit(1));
     let mut stage = Stage::open(site).await;
