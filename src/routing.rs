@@ -3,14 +3,14 @@
 use std::ops::Range;
 
 use crate::broker::topology::{QueuePlan, TopologyPlan};
-use crate::core::definition::{Command, Definition, Priority, Step};
-use crate::core::diagnostic::{Diagnostic, Severity};
+use crate::core::definition::{Command, Definition, Execute, Priority, Step};
+use crate::core::diagnostic::{Diagnostic, Severity, nearest};
 use crate::core::parse::places::{Key, Places};
 
 /// What is doubtful about where the commands of `definition` go; `text` is the file that it was read from.
 ///
-/// A command that no declared queue receives, and a priority that no queue heeds. Exchanges that the plan does not declare, and
-/// those that do not route by the routing key alone, are not judged.
+/// A command that no declared queue receives, and a priority that no queue heeds. Exchanges that do not route by the routing key alone are
+/// not judged; nor are those that the plan does not declare, if it declares none.
 pub fn warnings(definition: &Definition, text: &str, plan: &TopologyPlan) -> Vec<Diagnostic> {
     let places = Places::new(text);
     let mut warnings = Vec::new();
@@ -19,11 +19,35 @@ pub fn warnings(definition: &Definition, text: &str, plan: &TopologyPlan) -> Vec
     for (at, step) in definition.steps.iter().enumerate() {
         let own: &[Key] = &[Key::Step(at)];
         let probe: &[Key] = &[Key::Step(at), Key::Name("probe")];
+        if let Execute::Publish(publish) = &step.execute {
+            let near = misspelt(plan, &publish.exchange);
+            warnings.extend(near.map(|near| {
+                let message = format!("`[topology]` declares no exchange `{}`", publish.exchange);
+                let span = places.find(&[Key::Step(at), Key::Name("exchange")]);
+                warning("no-receiver", span, message, &format!("did you mean `{near}`?"))
+            }));
+        }
         let undo: &[Key] = &[Key::Step(at), Key::Name("compensate")];
         for (command, table) in [(step.command(), own), (step.probe_command(), probe), (step.undo_command(), undo)] {
             let Some(command) = command else { continue };
             let receivers = plan.receivers(&command.exchange, &command.routing_key);
             check(&mut warnings, &places, table, step, command, receivers.as_deref());
+            if is_undeclared(plan, &command.exchange) {
+                let Command { exchange, routing_key, .. } = command;
+                let message = format!(
+                    "`[topology]` declares no exchange `{exchange}`, so no queue of it receives `{routing_key}`"
+                );
+                let help = match misspelt(plan, exchange) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!(
+                        "declare it in `[[topology.exchanges]]`, and a queue that is bound to it; if the participant of step `{}` \
+                         declares them itself, this is no mistake",
+                        step.name
+                    ),
+                };
+                let span = places.find(&[table, &[Key::Name("command")]].concat());
+                warnings.push(warning("no-receiver", span, message, &help));
+            }
             if command.priority.is_none() && table.len() == own.len() {
                 inherited.add(receivers.as_deref());
             }
@@ -65,6 +89,18 @@ fn check(
         let message = format!("queue {} has no priorities: this one changes nothing", queues.join(", "));
         warnings.push(warning("priority-without-effect", place("priority"), message, PRIORITIES));
     }
+}
+
+/// Whether the configuration declares other exchanges. RabbitMQ has some that nobody needs to.
+fn is_undeclared(plan: &TopologyPlan, exchange: &str) -> bool {
+    let known = plan.exchanges.iter().any(|declared| declared.name == exchange);
+    !plan.configured_exchanges().is_empty() && !known && !exchange.is_empty() && !exchange.starts_with("amq.")
+}
+
+/// The exchange that is meant by one that is not declared.
+fn misspelt<'p>(plan: &'p TopologyPlan, exchange: &str) -> Option<&'p str> {
+    let declared = plan.configured_exchanges().iter().map(|declared| declared.name.as_str());
+    is_undeclared(plan, exchange).then(|| nearest(exchange, declared)).flatten()
 }
 
 /// Whether the saga's own priority has an effect.

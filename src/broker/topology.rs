@@ -33,6 +33,9 @@ const MAX_TTL: u128 = u32::MAX as u128;
 /// -1, makes the versions before drop what was delivered once.
 const NO_DELIVERY_LIMIT: i32 = i32::MAX;
 
+/// How many exchanges sagad has of its own.
+const OWN_EXCHANGES: usize = 5;
+
 /// Arguments of exchanges and queues, and of bindings to headers exchanges, as RabbitMQ names them.
 pub type Arguments = BTreeMap<String, Value>;
 
@@ -108,6 +111,11 @@ impl TopologyPlan {
             plan.add_queue(queue, &names.dead_exchange(), &mut wrong);
         }
         if wrong.is_empty() { Ok(plan) } else { Err(wrong) }
+    }
+
+    /// Those of the exchanges that the configuration declares, which come after sagad's own.
+    pub fn configured_exchanges(&self) -> &[ExchangePlan] {
+        self.exchanges.get(OWN_EXCHANGES..).unwrap_or_default()
     }
 
     /// What is wrong with sagad's own names is the prefix.

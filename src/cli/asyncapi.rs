@@ -23,11 +23,13 @@ impl AsyncApi {
         let folder = definitions::read(std::slice::from_ref(path), None);
         let unknown = self.names.iter().find(|name| !folder.definitions.contains_key(name.as_str()));
         if let Some(name) = unknown {
-            return Err(Failure::Failed(folder.without(name, path)));
+            return Err(Failure::Misconfigured(folder.without(name, path)));
         }
         if self.names.is_empty() && folder.has_errors() {
             let path = path.display();
-            return Err(Failure::Failed(format!("definitions below {path} have errors, which `sagad check` shows")));
+            return Err(Failure::Misconfigured(format!(
+                "definitions below {path} have errors, which `sagad check` shows"
+            )));
         }
         let wanted = |name: &str| self.names.is_empty() || self.names.iter().any(|wanted| wanted == name);
         let definitions = folder.definitions.iter().filter(|(name, _)| wanted(name)).map(|(_, (it, _))| it);

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
-use sagad::core::diagnostic::nearest;
 use sagad::core::start::InputError;
 use sagad::definitions;
 use sagad::explore::{self, Bounds, Report};
@@ -47,17 +46,10 @@ pub(super) struct Explore {
 impl Explore {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = self.sources.load()?;
-        let folder = definitions::read(&[config.definitions.path], None);
+        let path = config.definitions.path;
+        let folder = definitions::read(std::slice::from_ref(&path), None);
         let Some((definition, source)) = folder.definitions.get(self.name.as_str()) else {
-            let names = folder.definitions.keys().map(|name| &**name);
-            let help = match nearest(&self.name, names) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None if folder.has_errors() => "`sagad check` says what is wrong with the definitions".to_owned(),
-                None => {
-                    format!("there are {}", folder.definitions.keys().map(|it| &**it).collect::<Vec<_>>().join(", "))
-                }
-            };
-            return Err(Failure::Misconfigured(format!("there is no definition `{}`; {help}", self.name)));
+            return Err(Failure::Misconfigured(folder.without(&self.name, &path)));
         };
         let inputs = match self.input.as_slice() {
             [] => explore::inputs(definition).map_err(|errors| unfit(&errors, "give one with --input FILE"))?,

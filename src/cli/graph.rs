@@ -33,7 +33,7 @@ impl Graph {
         let path = self.sources.load()?.definitions.path;
         let folder = definitions::read(std::slice::from_ref(&path), None);
         let Some((definition, _)) = folder.definitions.get(self.name.as_str()) else {
-            return Err(Failure::Failed(folder.without(&self.name, &path)));
+            return Err(Failure::Misconfigured(folder.without(&self.name, &path)));
         };
         let format = match self.format {
             Form::Svg => Format::Svg,

@@ -78,6 +78,8 @@ pub struct Reference {
     pub span: Range<usize>,
     /// The operator next to it that wants a number.
     pub operator: Option<&'static str>,
+    /// The texts that it is compared with, each with its place.
+    pub texts: Vec<(String, Range<usize>)>,
 }
 
 /// Why a template can't be compiled or rendered.

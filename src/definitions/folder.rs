@@ -82,8 +82,10 @@ pub fn read(paths: &[PathBuf], topology: Option<&TopologyPlan>) -> Folder {
             Err(file) => folder.files.push(file),
         }
     }
-    // Of files alone, nobody knows what else is in their folder.
-    folder.hold_against_each_other(&first_of, paths.iter().all(|path| path.is_dir()));
+    // Of files alone, nobody knows what else is in their folder; nor what one is called that can't be read at all.
+    let named = |file: &File| Places::new(&file.text).text(&[Key::Name("name")]).is_some();
+    let whole = paths.iter().all(|path| path.is_dir()) && folder.files.iter().all(named);
+    folder.hold_against_each_other(&first_of, whole);
     folder
 }
 

@@ -47,6 +47,13 @@ impl Folder {
         (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
     }
 
+    /// `sagad ARGS` in this directory: exit code, standard error.
+    fn sagad(&self, args: &[&str]) -> (i32, String) {
+        let mut sagad = Command::new(env!("CARGO_BIN_EXE_sagad"));
+        let output = sagad.args(args).current_dir(self.0.path()).env_clear().output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    }
+
     fn findings(&self, args: &[&str]) -> (i32, Vec<Value>) {
         let (code, out, err) = self.check(&[&["--json"], args].concat());
         assert_eq!(err, "");
@@ -66,6 +73,23 @@ fn marked(text: &str, what: &str) -> (String, String) {
     let lines: Vec<&str> = shown.lines().collect();
     let mark = lines.iter().position(|line| line.contains('^')).expect(&shown);
     (lines[mark - 1].to_owned(), lines[mark].to_owned())
+}
+
+#[test]
+fn a_name_that_there_is_not_is_wrong_usage() {
+    let folder = Folder::of(&[("sagas/flawless.toml", FLAWLESS.as_bytes())]);
+    for command in ["graph", "explore", "asyncapi"] {
+        let near = "sagad: there is no definition `flawles` below sagas; did you mean `flawless`?\n";
+        assert_eq!(folder.sagad(&[command, "flawles"]), (2, near.to_owned()), "{command}");
+        let far = "sagad: there is no definition `x` below sagas; there are flawless\n";
+        assert_eq!(folder.sagad(&[command, "x"]), (2, far.to_owned()), "{command}");
+        assert_eq!(folder.sagad(&[command, "flawless"]), (0, String::new()), "{command}");
+    }
+    std::fs::write(folder.path("sagas/broken.toml"), "name = 'broken'\n").unwrap();
+    for args in [&["graph", "broken"][..], &["explore", "broken"], &["asyncapi", "broken"], &["asyncapi"]] {
+        let (code, said) = folder.sagad(args);
+        assert!(code == 2 && said.contains("have errors, which `sagad check` shows"), "{code}: {said}");
+    }
 }
 
 #[test]
@@ -280,7 +304,8 @@ compensate = false
     let expected =
         ["8:12 priority-without-effect 4", "9:26 no-receiver \"refund.pay\"", "15:12 priority-without-effect 8"];
     // The step `tell` goes where the topology does not look: for all that is known the saga's priority counts there.
-    assert_eq!(warned(definition, &topology), expected);
+    let nowhere = "19:11 no-receiver \"anything\"";
+    assert_eq!(warned(definition, &topology), [&expected[..], &[nowhere]].concat());
     let told =
         definition.replace("exchange = \"someone.elses\"\ncommand = \"anything\"", "\ncommand = \"payment.more\"");
     assert_eq!(warned(&told, &topology), [&["2:12 priority-without-effect 5"][..], &expected[..]].concat());

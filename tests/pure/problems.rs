@@ -21,11 +21,15 @@ bind = [{ exchange = "d", routing_key = "do.#" }]
 
 /// What is found in a folder of these files: `file line:column-line:column code what-is-there`.
 fn found(files: &[(&str, &[u8])]) -> Vec<String> {
+    found_with(TOPOLOGY, files)
+}
+
+fn found_with(topology: &str, files: &[(&str, &[u8])]) -> Vec<String> {
     let folder = TempDir::new().unwrap();
     for (name, content) in files {
         std::fs::write(folder.path().join(name), content).unwrap();
     }
-    let config = Config::parse("sagad.toml", TOPOLOGY).unwrap();
+    let config = Config::parse("sagad.toml", topology).unwrap();
     let plan = TopologyPlan::new(&config.broker, &config.topology).unwrap();
     let folder = read(&[folder.path().to_owned()], Some(&plan));
     let mut found = Vec::new();
@@ -131,7 +135,22 @@ const OF_ONE: &[(&str, &[&str])] = &[
         "[[steps]]\nname = 'a'\ncommand = 'do.pay'\non_timeout = 'probe'\nprobe.command = 'ask'\n",
         &["a 9:17 no-receiver 'ask'"],
     ),
+    ("[[steps]]\nname = 'a'\ncommand = 'do.pay'\nexchange = 'other'\n", &["a 7:11 no-receiver 'do.pay'"]),
+    ("[[steps]]\nname = 'a'\ncommand = 'do.pay'\nexchange = 'amq.topic'\n", &[]),
+    ("[[steps]]\nname = 'a'\npublish = 'paid'\nexchange = 'other'\ncompensate = false\n", &[]),
+    ("[[steps]]\nname = 'a'\npublish = 'paid'\nexchange = 'D'\ncompensate = false\n", &["a 8:12 no-receiver 'D'"]),
     ("[[steps]]\nname = 'a'\ncommand = 'do.pay'\npriority = 3\n", &["a 8:12 priority-without-effect 3"]),
+    // Words that a status, or a reason, never is.
+    (
+        "[[steps]]\nname = 'a'\ncommand = 'do.a'\noptional = true\ncompensate.command = 'do.x'\ncompensate.body = \"{{ error.reason == 'timout' }}\"\n\
+         [[steps]]\nname = 'b'\ncommand = 'do.b'\ncompensate = false\nwhen = \"steps.a.status in ['failed', 'indoubt'] or 'succeded' != steps.a.status\"\n",
+        &["a 10:39 unknown-word 'timout'", "a 15:38 unknown-word 'indoubt'", "a 15:52 unknown-word 'succeded'"],
+    ),
+    (
+        "[[steps]]\nname = 'a'\ncommand = 'do.a'\noptional = true\ncompensate.command = 'do.x'\ncompensate.body = \"{{ error.reason == 'timeout' }}\"\n\
+         [[steps]]\nname = 'b'\ncommand = 'do.b'\ncompensate = false\nwhen = \"steps.a.status in ['failed', 'in_doubt'] or steps.a.reply.status == 'so-so'\"\n",
+        &[],
+    ),
     // What templates read of other steps.
     (
         "[[steps]]\nname = 'a'\npublish = 'x'\ncompensate = false\n[[steps]]\nname = 'b'\ncommand = 'do.b'\nbody = '{{ steps.a.reply }}'\n",
@@ -250,6 +269,11 @@ fn sagas_that_run_sagas_are_held_against_each_other() {
         (&[("a.toml", runs("a", &["lef"], "")), ("leaf.toml", leaf(""))], &["a 7:8 !unknown-saga 'lef'"]),
         // One that is there, but wrong.
         (&[("a.toml", runs("a", &["leaf"], "")), ("leaf.toml", leaf("comand = 1"))], &["leaf 8:1 !unknown-key comand"]),
+        // One that may be what can't be read.
+        (
+            &[("a.toml", runs("a", &["leaf"], "")), ("leaf.toml", "name = 'leaf'\n[[".to_owned())],
+            &["leaf 2:3 !syntax "],
+        ),
         (&[("a.toml", runs("a", &["a"], ""))], &["a 7:8 !saga-cycle 'a'"]),
         (&[("a.toml", runs("a", &["a"], "when = 'input.more'\n"))], &[]),
         (
@@ -336,9 +360,8 @@ fn the_examples_of_the_documentation_are_right() {
                 format!("name = 'x'\nkey = '{{{{ input.id }}}}'\n[defaults]\nexchange = 'shop.commands'\n{example}")
             }
         };
-        // The topology of this test does not say where these commands go.
         let shipment = "name = 'shipment'\n[[steps]]\nname = 'send'\ncommand = 'send'\nexchange = 'shop.commands'\n";
-        let found = found(&[("a.toml", definition.as_bytes()), ("shipment.toml", shipment.as_bytes())]);
+        let found = found_with("", &[("a.toml", definition.as_bytes()), ("shipment.toml", shipment.as_bytes())]);
         assert_eq!(found, [""; 0], "{definition}");
     }
 }

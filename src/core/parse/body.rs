@@ -144,6 +144,11 @@ impl<'t> Reader<'t> {
                     path: reference.path.clone(),
                     span: inside(self.text, &span, text, &reference.span),
                     wanted: reference.operator.map_or(Wanted::Any, Wanted::Number),
+                    texts: reference
+                        .texts
+                        .iter()
+                        .map(|(it, at)| (it.clone(), inside(self.text, &span, text, at)))
+                        .collect(),
                 });
                 self.uses.extend(uses);
                 Some(template)

@@ -12,6 +12,7 @@ use super::step::Draft;
 use crate::core::definition::Execute;
 use crate::core::diagnostic::nearest;
 use crate::core::id::StepIx;
+use crate::core::saga::{Reason, StepStatus};
 
 /// Something that a template of the file reads.
 pub(super) struct Use {
@@ -19,6 +20,8 @@ pub(super) struct Use {
     pub(super) path: Vec<String>,
     pub(super) span: Range<usize>,
     pub(super) wanted: Wanted,
+    /// What it is compared with.
+    pub(super) texts: Vec<(String, Range<usize>)>,
 }
 
 /// What a value has to be for what is done with it.
@@ -65,12 +68,13 @@ impl Reader<'_> {
         // What is looked at more closely somewhere is known to be optional.
         let looked_at: BTreeSet<Vec<String>> =
             uses.iter().filter(|it| !is_alone(self.text, &it.span)).map(|it| it.path.clone()).collect();
-        for Use { site, path, span, wanted } in uses {
+        for Use { site, path, span, wanted, texts } in uses {
             let root = path.first().map_or("", String::as_str);
             if let Some((message, help)) = out_of_scope(root, site, known) {
                 self.error("out-of-scope", span, message, help);
                 continue;
             }
+            self.check_words(&path, texts);
             match root {
                 "input" => {
                     let Some(schema) = known.input else { continue };
@@ -83,6 +87,25 @@ impl Reader<'_> {
                 "steps" => self.check_step(site, &path, span, wanted, known),
                 _ => {}
             }
+        }
+    }
+
+    /// That what has one of a few words is compared with another.
+    fn check_words(&mut self, path: &[String], texts: Vec<(String, Range<usize>)>) {
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        let (what, words): (_, Vec<&str>) = match path[..] {
+            ["steps", name, "status"] => {
+                (format!("status of `{name}`"), StepStatus::ALL.map(StepStatus::as_str).into())
+            }
+            ["error", "reason"] => ("reason of an error".to_owned(), Reason::ALL.map(Reason::as_str).into()),
+            _ => return,
+        };
+        for (text, span) in texts.into_iter().filter(|(text, _)| !words.contains(&text.as_str())) {
+            let help = match nearest(&text, words.iter().copied()) {
+                Some(near) => format!("did you mean '{near}'?"),
+                None => format!("it is one of {}", words.join(", ")),
+            };
+            self.warning("unknown-word", span, format!("the {what} is never '{text}'"), help);
         }
     }
 

@@ -53,6 +53,22 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Reason; 12] = [
+        Reason::Failure,
+        Reason::Timeout,
+        Reason::Rejected,
+        Reason::Expired,
+        Reason::DeliveryLimit,
+        Reason::MaxLength,
+        Reason::Unroutable,
+        Reason::InvalidReply,
+        Reason::Template,
+        Reason::Deadline,
+        Reason::Cancelled,
+        Reason::Child,
+    ];
+
     /// The word in messages and answers.
     pub fn as_str(self) -> &'static str {
         match self {

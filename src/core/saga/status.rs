@@ -20,6 +20,20 @@ pub enum StepStatus {
 }
 
 impl StepStatus {
+    /// All of them.
+    pub const ALL: [StepStatus; 10] = [
+        StepStatus::Pending,
+        StepStatus::Skipped,
+        StepStatus::Scheduled,
+        StepStatus::Running,
+        StepStatus::Succeeded,
+        StepStatus::Failed,
+        StepStatus::InDoubt,
+        StepStatus::Compensating,
+        StepStatus::Compensated,
+        StepStatus::CompensationFailed,
+    ];
+
     /// The word in templates and answers.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, ForLoop, IfCond, Stmt, UnaryOpKind};
+use minijinja::machinery::ast::{BinOpKind, CallArg, CompareOpKind, Expr, ForLoop, IfCond, Stmt, UnaryOpKind};
 use minijinja::machinery::{Span, Token, parse, parse_expr, tokenize};
 use minijinja::syntax::SyntaxConfig;
 
@@ -179,7 +179,7 @@ impl Plain {
         let Some((root, start, segments)) = chain(expr) else { return Ok(None) };
         let span = start as usize..expr.span().end_offset as usize;
         let path = Path::new(root, segments).map_err(|error| error.at(span.clone()))?;
-        self.references.push(Reference { path: path.words(), span, operator: None });
+        self.references.push(Reference { path: path.words(), span, operator: None, texts: Vec::new() });
         Ok(Some(path))
     }
 }
@@ -295,10 +295,13 @@ impl Compiler {
             Expr::Var(_) | Expr::Const(_) => Ok(()),
             Expr::GetAttr(attr) => self.check(&attr.expr),
             Expr::GetItem(item) => self.all([&item.expr, &item.subscript_expr]),
-            Expr::UnaryOp(op) => self.operand(&op.expr, matches!(op.op, UnaryOpKind::Neg).then_some("-")),
+            Expr::UnaryOp(op) => self.operand(&op.expr, matches!(op.op, UnaryOpKind::Neg).then_some("-"), Vec::new()),
             Expr::BinOp(op) => {
-                self.operand(&op.left, operator(&op.op, &op.right))?;
-                self.operand(&op.right, operator(&op.op, &op.left))?;
+                let same = matches!(op.op, BinOpKind::Eq | BinOpKind::Ne);
+                let texts = |of: &Expr<'static>, compared: bool| if compared { texts(of) } else { Vec::new() };
+                let (left, right) = (&op.left, &op.right);
+                self.operand(left, operator(&op.op, right), texts(right, same || matches!(op.op, BinOpKind::In)))?;
+                self.operand(right, operator(&op.op, left), texts(left, same))?;
                 // MiniJinja calculates with constants while it compiles, without our bounds.
                 let constant = op.left.as_const().zip(op.right.as_const());
                 let grows = constant.is_some_and(|(left, right)| left.len().or(right.len()).is_some());
@@ -308,7 +311,10 @@ impl Compiler {
                 Ok(())
             }
             Expr::Compare(compare) => {
-                self.check(&compare.expr)?;
+                let first = compare.ops.first().filter(|it| {
+                    matches!(it.op, CompareOpKind::Eq | CompareOpKind::Ne | CompareOpKind::In | CompareOpKind::NotIn)
+                });
+                self.operand(&compare.expr, None, first.map(|it| texts(&it.expr)).unwrap_or_default())?;
                 self.all(compare.ops.iter().map(|op| &op.expr))
             }
             Expr::IfExpr(cond) => self.all([&cond.test_expr, &cond.true_expr].into_iter().chain(&cond.false_expr)),
@@ -359,12 +365,17 @@ impl Compiler {
         }
     }
 
-    /// `operator`: the one that wants it to be a number.
-    fn operand(&mut self, expr: &Expr<'static>, operator: Option<&'static str>) -> Result<(), TemplateError> {
+    /// `operator`: the one that wants it to be a number; `texts`: what it is compared with.
+    fn operand(
+        &mut self,
+        expr: &Expr<'static>,
+        operator: Option<&'static str>,
+        texts: Vec<(String, Range<usize>)>,
+    ) -> Result<(), TemplateError> {
         let known = self.references.len();
         self.check(expr)?;
         if let (Some(reference), Some(_)) = (self.references.get_mut(known), chain(expr)) {
-            reference.operator = operator;
+            (reference.operator, reference.texts) = (operator, texts);
         }
         Ok(())
     }
@@ -387,8 +398,18 @@ impl Compiler {
         }
         let path = if ROOTS.contains(&root) { Path::new(root, segments) } else { Err(unknown_root(root)) };
         let path = path.map_err(|error| error.at(span.clone()))?;
-        self.references.push(Reference { path: path.words(), span, operator: None });
+        self.references.push(Reference { path: path.words(), span, operator: None, texts: Vec::new() });
         Ok(())
+    }
+}
+
+/// The texts in what something is compared with: in itself, or in a list.
+fn texts(expr: &Expr<'_>) -> Vec<(String, Range<usize>)> {
+    match expr {
+        Expr::Const(text) => text.value.as_str().map(|it| (it.to_owned(), bytes(expr.span()))).into_iter().collect(),
+        Expr::List(list) => list.items.iter().flat_map(texts).collect(),
+        Expr::Tuple(tuple) => tuple.items.iter().flat_map(texts).collect(),
+        _ => Vec::new(),
     }
 }
 
