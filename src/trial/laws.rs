@@ -87,8 +87,9 @@ fn undoing(definition: &Definition, saga: &Saga, ticket: Ticket) -> Option<Breac
     let step = &definition.steps[ticket.spot.step];
     let name = &step.name;
     let unit = saga.unit(ticket.spot)?;
-    // Nothing is sent to wait, and what came of it may have to be undone.
-    if unit.execute.attempt == 0 && !matches!(step.execute, Execute::Wait(_)) {
+    // What a step waited for came: somebody did something, though nobody was sent a command.
+    let came = matches!(step.execute, Execute::Wait(_)) && matches!(unit.execute.progress, Progress::Succeeded { .. });
+    if unit.execute.attempt == 0 && !came {
         return breach("never-sent", format!("`{name}` was never sent, and is undone"));
     }
     // A retry of what was begun in order goes on, even if a late success has unsettled what comes after it.

@@ -156,6 +156,22 @@ fn a_template_that_fails_only_in_doubt_is_found() {
     assert_eq!(violation.law, "template", "{violation:#?}");
 }
 
+#[test]
+fn what_was_published_or_waited_for_may_have_an_undo() {
+    let undo = |name: &str| format!("compensate.command = '{name}.undo'\n");
+    let toml = format!(
+        "name = 'paid'\ndefaults = {{ exchange = 'e', timeout = '10s', retry = {{ attempts = 1 }} }}\n\
+         [[steps]]\nname = 'tell'\npublish = 'told'\n{}\
+         [[steps]]\nname = 'paid'\nwait = {{ signal = 'paid' }}\ntimeout = '1m'\n{}\
+         [[steps]]\nname = 'b'\ncommand = 'b.do'\n",
+        undo("tell"),
+        undo("paid")
+    );
+    let report = explored(&toml, Bounds { attempts: 1, late: 1, states: 5_000 }, SHIPPED);
+    assert!(report.violation.is_none(), "{:#?}", report.violation);
+    assert!(report.ends.contains_key("compensated"), "{:?}", report.ends);
+}
+
 /// A step at random.
 fn step(at: usize) -> impl Strategy<Value = String> {
     let kind = prop_oneof![

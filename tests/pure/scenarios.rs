@@ -42,6 +42,7 @@ wait = { signal = 'approved' }
 name = 'arrive'
 wait = { exchange = 'e', routing_key = 'arrived', match = 'body.id' }
 timeout = '1h'
+compensate.command = 'arrive.undo'
 [[steps]]
 name = 'nap'
 sleep = '5s'
@@ -216,7 +217,7 @@ fn every_kind_of_step_can_be_played() {
          [[scenario]]\n\
          name = 'the child is undone'\n\
          replies.pay = 'failure'\n\
-         expect = { status = 'compensated', steps = { ship = 'compensated' }, effects = [] }\n\
+         expect = { status = 'compensated', steps = { ship = 'compensated', arrive = 'compensated' }, effects = [] }\n\
          [[scenario]]\n\
          name = 'whoever is asked knows that it was done'\n\
          replies.pay = { execute = 'silent', probe = 'success' }\n\
