@@ -18,6 +18,8 @@ pub const SAGAS_SUSPENDED: &str = "sagad_sagas_suspended_total";
 pub const ANSWERS_IGNORED: &str = "sagad_answers_ignored_total";
 /// Counter: events of other services that no saga under way is about.
 pub const EVENTS_UNCLAIMED: &str = "sagad_events_unclaimed_total";
+/// Counter: messages given back to the broker for a while, as nobody was there yet whom they are for.
+pub const PUT_OFF: &str = "sagad_put_off_total";
 /// Counter; `why`: messages kept because nobody could read or place them.
 pub const DEAD_LETTERS: &str = "sagad_dead_letters_total";
 /// Counter: items that the database refused for good and that were set aside.
@@ -97,6 +99,7 @@ fn describe() {
     describe_counter!(SAGAS_SUSPENDED, "Sagas that began to wait for an operator, by definition.");
     describe_counter!(SAGAS_PURGED, "Ended sagas deleted at the end of their retention, by definition.");
     describe_counter!(ANSWERS_IGNORED, "Answers that changed nothing, by why.");
+    describe_counter!(PUT_OFF, "Messages that came before whom they are for, and were put off.");
     describe_counter!(DEAD_LETTERS, "Messages kept because nobody could read or place them, by why.");
     describe_counter!(ITEMS_REFUSED, "Items that the database refused for good; the log has them.");
     describe_counter!(OUTBOX_RECOVERED, "Outbox rows that were left behind and found by the sweep.");

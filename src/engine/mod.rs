@@ -493,6 +493,7 @@ impl<S: Store> Engine<S> {
 impl<S: Store> Engine<S> {
     /// The copy that comes back later first, then the acknowledgement, however long that takes: nothing else has the message.
     fn give_back(&self, settle: Settle, copy: Outgoing) {
+        metrics::counter!(crate::metrics::PUT_OFF).increment(1);
         let (outbox, message) = (self.outbox.clone(), Arc::new(copy));
         tokio::spawn(async move {
             loop {

@@ -141,6 +141,7 @@ fn unknown_names_are_errors_that_name_them() {
     let input = json!({ "order_id": 1, "z": null, "items": [1] });
     for (template, expected) in [
         ("{{ inptu.a }}", "unknown name `inptu`; did you mean `input`?"),
+        ("{{ input.a == null }}", "unknown name `null`; JSON's null is `none` here"),
         ("{{ env('HOME') }}", "unknown function `env`"),
         ("{{ range }}", "unknown name `range`"),
         ("{{ input.ordr_id }}", "`input` has no `ordr_id`; did you mean `order_id`?"),

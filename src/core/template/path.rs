@@ -190,7 +190,10 @@ impl Path {
 
 /// That a name is in no scope.
 pub(super) fn unknown_root(name: &str) -> TemplateError {
-    let hint = did_you_mean(name, ROOTS.into_iter());
+    let hint = match name {
+        "null" | "nil" | "undefined" => Some("JSON's null is `none` here".to_owned()),
+        _ => did_you_mean(name, ROOTS.into_iter()),
+    };
     let scope = "there are `input`, `steps` and `saga`, in compensations `error`, with `foreach` `item` and `index`; and in \
                  rules about messages `body` and `headers`";
     TemplateError::new(format!("unknown name `{name}`")).help(hint.unwrap_or_else(|| scope.to_owned()))
