@@ -65,7 +65,7 @@ pub struct Report {
     pub ends: BTreeMap<&'static str, usize>,
     /// Choices that were not followed, as there were as many late answers on their way as the bounds allow.
     pub cut: usize,
-    /// States that were not looked at, as there were as many as the bounds allow.
+    /// States that were not looked at, as there were as many as the bounds allow, or too many commands at the end of their time at once.
     pub unseen: usize,
     /// The shortest way to a breach of a law.
     pub violation: Option<Violation>,
@@ -118,8 +118,9 @@ pub fn explore(source: &Source, input: Arc<Value>, bounds: Bounds, decide: Decid
     while !level.is_empty() {
         let mut next_level = Vec::new();
         for (at, node) in level {
-            let (choices, cut) = choices::of(&node, deadline, bounds);
-            report.cut += cut;
+            let (choices, left) = choices::of(&node, deadline, bounds);
+            report.cut += left.late;
+            report.unseen = report.unseen.saturating_add(left.fates);
             let status = node.stage.saga.status();
             if choices.is_empty() {
                 *report.ends.entry(status.as_str()).or_default() += 1;

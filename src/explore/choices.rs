@@ -50,25 +50,37 @@ pub(super) enum Fate {
     LateFailure,
 }
 
-/// Everything that can happen next, and how much was left out for the bounds' sake.
-pub(super) fn of(node: &Node<'_>, deadline: bool, bounds: Bounds) -> (Vec<Choice>, usize) {
+/// What was left out for the bounds' sake.
+#[derive(Default)]
+pub(super) struct Left {
+    /// Ways to one more late answer.
+    pub(super) late: usize,
+    /// Combinations of what became of commands whose time is up together.
+    pub(super) fates: usize,
+}
+
+/// Combinations that are followed, of those in which commands meet their fates at the same moment: all, for ten of them.
+const MOST_FATES: usize = 1 << 10;
+
+/// Everything that can happen next, and how much was left out.
+pub(super) fn of(node: &Node<'_>, deadline: bool, bounds: Bounds) -> (Vec<Choice>, Left) {
     let mut choices = Vec::new();
     let flights = node.stage.flights();
     let due = node.stage.due();
     if let Some(due) = due.filter(|due| *due <= node.stage.now) {
         // A timer of this very moment goes before whatever comes later.
         let expiring: Vec<Flight> = flights.iter().copied().filter(|flight| is_over(flight, due)).collect();
-        let mut cut = 0;
-        return (fates(node, &expiring, bounds, &mut cut).into_iter().map(Choice::Time).collect(), cut);
+        let mut left = Left::default();
+        return (fates(node, &expiring, bounds, &mut left).into_iter().map(Choice::Time).collect(), left);
     }
     for flight in &flights {
         answers(node, flight, bounds, &mut choices);
     }
     choices.extend(early(node));
-    let mut cut = 0;
+    let mut left = Left::default();
     if let Some(due) = due {
         let expiring: Vec<Flight> = flights.iter().copied().filter(|flight| is_over(flight, due)).collect();
-        choices.extend(fates(node, &expiring, bounds, &mut cut).into_iter().map(Choice::Time));
+        choices.extend(fates(node, &expiring, bounds, &mut left).into_iter().map(Choice::Time));
     }
     if deadline && node.stage.saga.phase == Phase::Running && node.stage.saga.suspended.is_none() {
         let forward: Vec<Flight> = flights
@@ -76,13 +88,13 @@ pub(super) fn of(node: &Node<'_>, deadline: bool, bounds: Bounds) -> (Vec<Choice
             .copied()
             .filter(|flight| flight.ticket.action == Action::Execute && flight.to == To::Participant)
             .collect();
-        choices.extend(fates(node, &forward, bounds, &mut cut).into_iter().map(Choice::Deadline));
+        choices.extend(fates(node, &forward, bounds, &mut left).into_iter().map(Choice::Deadline));
     }
     choices.extend(node.late.iter().copied().map(Choice::Arrives));
     if matches!(node.stage.saga.phase, Phase::Pending { .. } | Phase::Running) {
         choices.push(Choice::Cancel);
     }
-    (choices, cut)
+    (choices, left)
 }
 
 /// What can come of what is in flight, before its time is up.
@@ -134,8 +146,8 @@ fn is_over(flight: &Flight, due: Time) -> bool {
     flight.deadline.is_some_and(|deadline| deadline <= due)
 }
 
-/// Every combination of fates.
-fn fates(node: &Node<'_>, flights: &[Flight], bounds: Bounds, cut: &mut usize) -> Vec<Vec<(Flight, Fate)>> {
+/// Every combination of fates, up to a bound: past it, what can be done without a word is.
+fn fates(node: &Node<'_>, flights: &[Flight], bounds: Bounds, left: &mut Left) -> Vec<Vec<(Flight, Fate)>> {
     let mut all: Vec<Vec<(Flight, Fate)>> = vec![Vec::new()];
     for flight in flights {
         let said = node.ledger.said(key(flight.ticket, flight.round));
@@ -155,11 +167,16 @@ fn fates(node: &Node<'_>, flights: &[Flight], bounds: Bounds, cut: &mut usize) -
         if said != Some(Said::Done) && flight.ticket.action != Action::Compensate {
             possible.push(Fate::LateFailure);
         }
+        if all.len() * possible.len() > MOST_FATES {
+            left.fates = left.fates.saturating_add(all.len() * (possible.len() - 1));
+            let silent = possible.contains(&Fate::Silent);
+            possible = if silent { vec![Fate::Silent] } else { possible[..1].to_vec() };
+        }
         let each = |so_far: &Vec<(Flight, Fate)>| {
             let late = so_far.iter().filter(|(_, fate)| fate.is_late()).count() + node.late.len();
-            let (followed, left): (Vec<Fate>, Vec<Fate>) =
+            let (followed, cut): (Vec<Fate>, Vec<Fate>) =
                 possible.iter().copied().partition(|fate| !fate.is_late() || late < bounds.late);
-            *cut += left.len();
+            left.late += cut.len();
             followed.into_iter().map(|fate| [so_far.as_slice(), &[(*flight, fate)]].concat()).collect::<Vec<_>>()
         };
         all = all.iter().flat_map(each).collect();

@@ -172,6 +172,15 @@ fn what_was_published_or_waited_for_may_have_an_undo() {
     assert!(report.ends.contains_key("compensated"), "{:?}", report.ends);
 }
 
+#[test]
+fn many_steps_at_the_same_time_are_bounded_too() {
+    let steps =
+        (0..24).map(|at| format!("[[steps]]\nname = 's{at}'\nafter = []\ncommand = 'c'\ncompensate.command = 'u'\n"));
+    let toml = format!("name = 'wide'\ndefaults = {{ exchange = 'e' }}\n{}", steps.collect::<String>());
+    let report = explored(&toml, Bounds { attempts: 1, late: 1, states: 1 }, SHIPPED);
+    assert!(report.transitions < 2_000 && report.unseen > report.transitions, "{report:?}");
+}
+
 /// A step at random.
 fn step(at: usize) -> impl Strategy<Value = String> {
     let kind = prop_oneof![
