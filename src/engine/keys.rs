@@ -104,7 +104,7 @@ impl Round {
     /// A start of a definition that only another daemon has: it may come to that one yet.
     pub(super) fn decide_elsewhere(&mut self, definition: &Arc<str>, item: &Item, names: &Names) -> Outcome {
         let to = Addressee { definition: definition.to_string(), key: None };
-        if let Some(copy) = item.message().and_then(|message| put_off(names, message, &to, ROLLOUT)) {
+        if let Some(copy) = item.delivered().and_then(|message| put_off(names, message, &to, ROLLOUT)) {
             return Outcome::PutOff(Box::new(copy));
         }
         let refusal = Refusal::UnknownDefinition(definition.to_string());

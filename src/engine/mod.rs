@@ -569,6 +569,14 @@ impl Item {
         }
     }
 
+    /// The message it came with, whatever becomes of it.
+    fn delivered(&self) -> Option<&Incoming> {
+        match &self.settle {
+            Settle::Order { delivery, .. } => Some(&delivery.message),
+            _ => self.message(),
+        }
+    }
+
     /// Whether somebody is told what came of it.
     fn is_answered(&self) -> bool {
         matches!(self.settle, Settle::Started(_) | Settle::StartDelivery { reply_to: Some(_), .. })

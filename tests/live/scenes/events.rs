@@ -326,7 +326,11 @@ async fn what_only_a_newer_daemon_can_begin_comes_to_it() {
     site.define("pay", &saga("pay", STARTED, CHILD));
     site.define("sub", &saga("sub", "", STEP));
     let mut stage = Stage::with(site, database).await;
-    // The two share the queues: of the events, of the starts and of the orders to children some come to this one, some to the other.
+    // The two share the queues: of the orders to children, of the events and of the starts some come to this one, some to the other.
+    for n in 0..8 {
+        stage.start("pay", json!({ "order": format!("http-{n}") })).await;
+    }
+    until_put_off(&stage, 1).await;
     let starts = format!("{}.start", stage.site.prefix());
     for n in 0..12 {
         tell(&stage, "order.placed", &format!("e-{n}"), json!({ "order": n.to_string(), "total": 1 })).await;
@@ -334,12 +338,12 @@ async fn what_only_a_newer_daemon_can_begin_comes_to_it() {
     }
     until_put_off(&stage, 1).await;
     older.kill();
-    for _ in 0..24 {
+    for _ in 0..32 {
         stage.take("a").await.succeed().await;
     }
     let done = |page: &Value| {
         let items = page["items"].as_array().expect("items");
-        items.len() == 36 && items.iter().all(|saga| saga["status"] == "completed")
+        items.len() == 52 && items.iter().all(|saga| saga["status"] == "completed")
     };
     stage.look("/v1/sagas?limit=100", "all of them", done).await;
     stage.is_quiet("a");
