@@ -212,9 +212,14 @@ impl<'d> Stage<'d> {
         flights
     }
 
+    /// Whom a ticket is for.
+    pub fn to(&self, ticket: Ticket) -> To {
+        addressee(self.step(ticket), ticket.action)
+    }
+
     /// Whether there is somebody to do what a ticket asks for: nobody does what is waited for, or what an event tells.
     pub fn acts(&self, ticket: Ticket) -> bool {
-        matches!(addressee(self.step(ticket), ticket.action), To::Participant | To::Child)
+        matches!(self.to(ticket), To::Participant | To::Child)
     }
 
     /// The step that a ticket is of.
