@@ -399,12 +399,12 @@ impl Play {
     }
 }
 
-/// A saga that went to the store and came back.
-pub(crate) fn as_stored(saga: &Saga) -> Saga {
+/// The row that a saga is kept in.
+pub(crate) fn row_of(saga: &Saga) -> StoredSaga {
     let items = changed_items(&[], saga).into_iter();
     let stored =
         |it: ItemsWrite| StoredItems { step: it.step, chunk: it.chunk, version: saga.version, state: it.state };
-    let row = StoredSaga {
+    StoredSaga {
         id: saga.id,
         version: saga.version,
         definition: saga.definition.to_string(),
@@ -412,6 +412,10 @@ pub(crate) fn as_stored(saga: &Saga) -> Saga {
         state: encode(saga),
         input: encode(&*saga.input),
         items: items.map(stored).collect(),
-    };
-    read_saga(&row).unwrap()
+    }
+}
+
+/// A saga that went to the store and came back.
+pub(crate) fn as_stored(saga: &Saga) -> Saga {
+    read_saga(&row_of(saga)).unwrap()
 }
