@@ -12,12 +12,12 @@ use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::broker::handover::Handover;
-use crate::broker::message::{Outgoing, Publication, Published};
+use crate::broker::message::{Outgoing, Publication, Published, Taken};
 use crate::broker::publisher::Publisher;
 use crate::clock::Clock;
 use crate::core::time::Time;
@@ -35,6 +35,9 @@ const SKEW: Duration = Duration::from_secs(5);
 
 /// How often rows in hand are looked at while the broker is away. A command's time is over a tenth of a second before its attempt is.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// Until something is published again that is not kept and that the broker could not take.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Rows that a sweep takes at once.
 const SWEEP_ROWS: usize = 1000;
@@ -118,6 +121,20 @@ impl Outbox {
     pub fn publish_unkept(&self, publication: Publication) {
         if self.publisher.has_room() {
             self.hand_over(publication);
+        }
+    }
+
+    /// Publishes something that is not kept, and waits until the broker has said whether it takes it: as often as that takes.
+    pub async fn deliver(&self, message: Arc<Outgoing>) -> Taken {
+        loop {
+            let (told, taken) = oneshot::channel();
+            let (message, handover) = (Arc::clone(&message), Arc::default());
+            self.publish_unkept(Publication { outbox: None, message, told: Some(told), handover });
+            match taken.await {
+                Ok(taken) => return taken,
+                // It could not be published, or is not known to be there.
+                Err(_) => tokio::time::sleep(AGAIN).await,
+            }
         }
     }
 

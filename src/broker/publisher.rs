@@ -97,7 +97,7 @@ mod tests {
             properties: Properties::default(),
             body: Bytes::from(vec![0; size]),
         };
-        Publication { outbox: None, message: Arc::new(message), confirmed: None, handover: Default::default() }
+        Publication { outbox: None, message: Arc::new(message), told: None, handover: Default::default() }
     }
 
     #[test]

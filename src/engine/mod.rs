@@ -20,12 +20,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::admission::Gate;
-use crate::broker::message::{Delivery, Incoming, Outgoing, Publication, Published};
+use crate::broker::message::{Delivery, Incoming, Outgoing, Publication, Published, Taken};
 use crate::broker::names::Names;
 use crate::clock::Clock;
 use crate::core::decide::{Decide, ParentAnswer};
@@ -54,9 +54,6 @@ const BATCH: usize = 512;
 
 /// How long a confirmed outbox row may wait for a commit to be deleted with.
 const DELETE_WITHIN: Duration = Duration::from_millis(100);
-
-/// Until an answer is published again that the broker could not take.
-const ANSWER_AGAIN: Duration = Duration::from_secs(1);
 
 /// Waits between attempts to reach the database.
 const STORE_RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
@@ -467,52 +464,29 @@ impl<S: Store> Engine<S> {
 
     /// The answer first, then the acknowledgement: a crash in between starts nothing twice and answers again.
     fn answer_first(&self, delivery: Delivery, answer: Outgoing) {
-        let message = Arc::new(answer);
         let outbox = self.outbox.clone();
         tokio::spawn(async move {
-            loop {
-                let (told, taken) = oneshot::channel();
-                let message = Arc::clone(&message);
-                let handover = Default::default();
-                outbox.publish_unkept(Publication { outbox: None, message, told: Some(told), handover });
+            tokio::select! {
+                biased;
                 // Taken, or refused for good: an answer that nobody can take must not come back for ever.
-                if taken.await.is_ok() {
-                    return delivery.receipt.ack();
-                }
-                tokio::select! {
-                    biased;
-                    // The delivery comes again, and is answered again.
-                    () = delivery.receipt.gone() => return,
-                    () = tokio::time::sleep(ANSWER_AGAIN) => {}
-                }
+                _ = outbox.deliver(Arc::new(answer)) => delivery.receipt.ack(),
+                // The delivery comes again, and is answered again.
+                () = delivery.receipt.gone() => {}
             }
         });
     }
-}
 
-impl<S: Store> Engine<S> {
     /// The copy that comes back later first, then the acknowledgement, however long that takes: nothing else has the message.
     fn give_back(&self, settle: Settle, copy: Outgoing) {
         metrics::counter!(crate::metrics::PUT_OFF).increment(1);
         let (outbox, message) = (self.outbox.clone(), Arc::new(copy));
         tokio::spawn(async move {
-            loop {
-                let (confirmed, outcome) = oneshot::channel();
-                outbox.publish_unkept(Publication {
-                    outbox: None,
-                    message: Arc::clone(&message),
-                    confirmed: Some(confirmed),
-                    handover: Default::default(),
-                });
-                if outcome.await.is_ok() {
-                    return settle.acknowledge();
-                }
-                tracing::warn!(
-                    queue = message.routing_key,
-                    "the broker does not take what is put off; it is tried again"
-                );
+            while outbox.deliver(Arc::clone(&message)).await == Taken::No {
+                let queue = &message.routing_key;
+                tracing::warn!(queue, "the broker does not take what is put off; it is tried again");
                 tokio::time::sleep(PUT_OFF_AGAIN).await;
             }
+            settle.acknowledge();
         });
     }
 }
