@@ -58,6 +58,8 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
     saga.updated_at = at;
     match entry {
         Entry::Accepted { .. } => {}
+        // An ended saga waits for nobody, whatever is wrong with its row.
+        Entry::Suspended { .. } if saga.ended_at().is_some() => {}
         Entry::Held {} => {
             if let Phase::Pending { held, .. } = &mut saga.phase {
                 *held = true;

@@ -319,7 +319,7 @@ impl<S: Store> Engine<S> {
         missing.dedup();
         if !missing.is_empty() {
             for row in self.store.load(&missing).await? {
-                round.add_stored(row, &self.definitions).await?;
+                round.add_stored(row, &self.store, &self.definitions).await?;
             }
         }
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::dead_letter;
 use super::gate::{claims_of, may_take_over};
-use super::work::{Work, quarantine};
+use super::work::{Broken, Work};
 use crate::broker::message::Outgoing;
 use crate::broker::names::Names;
 use crate::clock::Clock;
@@ -23,7 +23,8 @@ use crate::core::time::Time;
 use crate::definitions::{Definitions, Pinned};
 use crate::intake::{Item, Refusal, Request, Settle, Start, Started};
 use crate::store::{
-    Batch, Birth, Claim, ClaimKind, DeadLetter, SagaWrite, Store, StoreError, StoredSaga, encode, read_saga,
+    Batch, Birth, Claim, ClaimKind, DeadLetter, SagaWrite, Store, StoreError, StoredSaga, encode, read_listed,
+    read_saga,
 };
 use crate::wire::signature::Signer;
 
@@ -68,8 +69,8 @@ pub(super) struct Round {
     clock: Arc<dyn Clock>,
     decide: Decide,
     pub(super) sagas: BTreeMap<SagaId, Work>,
-    /// Sagas that can't be read or decided: the rows as they are, and why.
-    broken: BTreeMap<SagaId, (StoredSaga, String)>,
+    /// Sagas that can't be read or decided.
+    broken: BTreeMap<SagaId, Broken>,
     /// Which saga holds which claim, as far as that is known.
     pub(super) held: BTreeMap<Claim, (SagaId, Status)>,
     joined: Vec<(Claim, SagaId, Status)>,
@@ -126,7 +127,7 @@ impl Round {
         // A commit whose outcome was unknown may have taken effect.
         if !ids.is_empty() {
             for row in store.load(&ids).await? {
-                self.add_stored(row, definitions).await?;
+                self.add_stored(row, store, definitions).await?;
             }
         }
         Ok(())
@@ -144,6 +145,7 @@ impl Round {
     pub(super) async fn add_stored<S: Store>(
         &mut self,
         row: StoredSaga,
+        store: &S,
         definitions: &Definitions<S>,
     ) -> Result<(), StoreError> {
         let pinned = match definitions.cached(&row.definition, row.revision) {
@@ -151,20 +153,26 @@ impl Round {
             None => definitions.pinned(&row.definition, row.revision).await?,
         };
         let (name, revision) = (&row.definition, row.revision);
-        let saga = read_saga(&row).map_err(|error| format!("its stored state can't be read: {error}"));
-        let ready = saga.and_then(|saga| match pinned {
-            None => Err(format!("revision {revision} of its definition `{name}` is not in the database")),
-            Some(pinned) if !saga.fits(&pinned.definition) => {
-                Err(format!("its state does not fit revision {revision} of `{name}`"))
+        let (saga, why) = match (read_saga(&row), pinned) {
+            (Ok(saga), Some(pinned)) if saga.fits(&pinned.definition) => {
+                self.add(saga, pinned, row.input.len(), true);
+                return Ok(());
             }
-            Some(pinned) => Ok((saga, pinned)),
-        });
-        match ready {
-            Ok((saga, pinned)) => self.add(saga, pinned, row.input.len(), true),
-            Err(why) => {
-                self.broken.insert(row.id, (row, why));
+            // Written back as its row alone has it: without its definition, its elements can't be summed up anew.
+            (Ok(_), Some(_)) => {
+                (read_listed(&row).ok(), format!("its state does not fit revision {revision} of `{name}`"))
             }
-        }
+            (Ok(_), None) => {
+                let why = format!("revision {revision} of its definition `{name}` is not in the database");
+                (read_listed(&row).ok(), why)
+            }
+            (Err(error), _) => (None, format!("its stored state can't be read: {error}")),
+        };
+        let journal = match store.journal(row.id, u64::MAX).await {
+            Err(StoreError::Corrupt(_)) => Vec::new(),
+            journal => journal?,
+        };
+        self.broken.insert(row.id, Broken::new(row, saga, why, journal.last()));
         Ok(())
     }
 
@@ -248,7 +256,7 @@ impl Round {
     /// Of a saga that is not there, or that can't be read.
     pub(super) fn missing(&mut self, id: SagaId, item: &Item) -> Outcome {
         let (about, refusal) = match self.broken.get(&id) {
-            Some((_, why)) => (id, Forbidden::State(format!("the saga can't go on: {why}")).into()),
+            Some(Broken { why, .. }) => (id, Forbidden::State(format!("the saga can't go on: {why}")).into()),
             None => (id, Refusal::UnknownSaga(id)),
         };
         if !item.is_tick() {
@@ -289,7 +297,7 @@ impl Round {
             return refuse(self, Refusal::UnknownDefinition(asked.definition.clone()));
         };
         let id = asked.id;
-        if let Some((_, why)) = self.broken.get(&id) {
+        if let Some(Broken { why, .. }) = self.broken.get(&id) {
             return Outcome::Start { about: None, result: Err(Forbidden::State(why.clone()).into()) };
         }
         if let Some(work) = self.sagas.get(&id) {
@@ -364,14 +372,17 @@ impl Round {
 
     /// What this round writes.
     pub(super) fn batch(&mut self, confirmed: &[Uuid]) -> Batch {
-        let (now, sweep) = (self.now, self.sweep);
+        let sweep = self.sweep;
         let mut sagas: Vec<SagaWrite> = Vec::new();
         for work in self.sagas.values_mut().filter(|work| !work.entries.is_empty()) {
-            sagas.push(work.write(now, sweep));
+            sagas.push(work.write(sweep));
         }
-        for (row, why) in self.broken.values() {
-            tracing::error!(saga = %row.id, %why, "the saga is suspended; it stops nobody but itself");
-            sagas.push(quarantine(row, why, now));
+        for broken in self.broken.values() {
+            if let Some(write) = broken.quarantine(self.now) {
+                let (saga, why) = (write.id, &broken.why);
+                tracing::error!(%saga, %why, "the saga is suspended; it stops nobody but itself");
+                sagas.push(write);
+            }
         }
         Batch {
             sagas,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::gate::hold;
@@ -10,13 +11,15 @@ use crate::broker::names::Names;
 use crate::clock::Clock;
 use crate::core::apply::apply;
 use crate::core::decide::Decision;
+use crate::core::definition::Definition;
 use crate::core::entry::Entry;
 use crate::core::id::SagaId;
 use crate::core::saga::{Elements, Saga, Status};
 use crate::core::time::Time;
 use crate::definitions::Pinned;
 use crate::store::{
-    Birth, Claim, Hold, OutboxRow, SagaRow, SagaWrite, StoredSaga, changed_items, elements_of, encode, size_of_elements,
+    Birth, Claim, Hold, JournalRow, OutboxRow, SagaRow, SagaWrite, StoredSaga, changed_items, elements_of, encode,
+    size_of_elements,
 };
 use crate::wire::outgoing;
 use crate::wire::signature::Signer;
@@ -134,25 +137,16 @@ impl Work {
     }
 
     /// What is written of it.
-    pub(super) fn write(&mut self, now: Time, sweep: Duration) -> SagaWrite {
+    pub(super) fn write(&mut self, sweep: Duration) -> SagaWrite {
         let (saga, definition) = (&mut self.saga, &self.pinned.definition);
         saga.version = self.expected + 1;
         saga.sum_up(definition);
-        let state = encode(saga);
-        self.state_size = state.len() + size_of_elements(saga);
+        let row = row_of(saga, definition, sweep);
+        self.state_size = row.state.len() + size_of_elements(saga);
         SagaWrite {
             id: saga.id,
             expected: self.expected,
-            row: SagaRow {
-                version: saga.version,
-                status: saga.status(),
-                due: saga.due(definition, sweep),
-                state,
-                started_at: saga.started_at,
-                updated_at: now,
-                ended_at: saga.ended_at(),
-                hold: hold(definition, saga),
-            },
+            row,
             birth: self.birth.take(),
             first_seq: saga.entries + 1 - self.entries.len() as u64,
             entries: encode(&self.entries),
@@ -180,30 +174,90 @@ impl Work {
     }
 }
 
-/// Marks the row of a saga that can't be read as suspended, and leaves its state as it is.
-pub(super) fn quarantine(row: &StoredSaga, why: &str, now: Time) -> SagaWrite {
-    let entry = Entry::Suspended { reason: why.to_owned(), spot: None, actor: None };
-    SagaWrite {
-        id: row.id,
-        expected: row.version,
-        row: SagaRow {
-            version: row.version + 1,
-            status: Status::Suspended,
-            due: None,
-            state: row.state.clone(),
-            started_at: None,
-            updated_at: now,
-            ended_at: None,
-            // It would be at the head of those that wait for ever.
-            hold: Some(Hold::Off),
-        },
-        birth: None,
-        first_seq: 0,
-        entries: encode(&[entry]),
-        outbox: Vec::new(),
-        settled: Vec::new(),
-        items: Vec::new(),
-        claims: Vec::new(),
-        releases: false,
+/// What of a saga's row follows from the saga.
+pub(crate) fn row_of(saga: &Saga, definition: &Definition, sweep: Duration) -> SagaRow {
+    SagaRow { due: saga.due(definition, sweep), hold: hold(definition, saga), ..row_without_definition(saga) }
+}
+
+/// The same where there is no definition to say what it waits for: it does not wait.
+fn row_without_definition(saga: &Saga) -> SagaRow {
+    SagaRow {
+        version: saga.version,
+        status: saga.status(),
+        due: None,
+        state: encode(saga),
+        started_at: saga.started_at,
+        updated_at: saga.updated_at,
+        ended_at: saga.ended_at(),
+        // It would be at the head of those that wait for ever.
+        hold: Some(Hold::Off),
+    }
+}
+
+/// A saga that can't be read, or that nobody knows how to go on with.
+#[derive(Debug)]
+pub(super) struct Broken {
+    pub(super) row: StoredSaga,
+    /// Its state, if that can be read.
+    saga: Option<Saga>,
+    pub(super) why: String,
+    /// The sequence number of its next journal entry.
+    next_seq: u64,
+    /// Its journal already says so.
+    told: bool,
+}
+
+impl Broken {
+    /// `last`: the last row of its journal, which says whether it was found before.
+    pub(super) fn new(row: StoredSaga, saga: Option<Saga>, why: String, last: Option<&JournalRow>) -> Broken {
+        let entries: Vec<Box<RawValue>> =
+            last.and_then(|last| serde_json::from_slice(&last.entries).ok()).unwrap_or_default();
+        let next_seq = last.map_or(0, |last| last.first_seq) + entries.len() as u64;
+        let said = |entry: &RawValue| match serde_json::from_str(entry.get()) {
+            Ok(Entry::Suspended { reason, .. }) => reason == why,
+            _ => false,
+        };
+        let told = entries.last().is_some_and(|entry| said(entry));
+        Broken { row, saga, why, next_seq, told }
+    }
+
+    /// Leaves the saga to an operator; `None` if that was done before. A state that can't be read stays as it is: only its row and its journal
+    /// say that it is suspended.
+    pub(super) fn quarantine(&self, now: Time) -> Option<SagaWrite> {
+        if self.told {
+            return None;
+        }
+        let entry = Entry::Suspended { reason: self.why.clone(), spot: None, actor: None };
+        let version = self.row.version + 1;
+        let row = match self.saga.clone() {
+            Some(mut saga) => {
+                apply(&mut saga, &entry, now);
+                saga.version = version;
+                row_without_definition(&saga)
+            }
+            None => SagaRow {
+                version,
+                status: Status::Suspended,
+                due: None,
+                state: self.row.state.clone(),
+                started_at: None,
+                updated_at: now,
+                ended_at: None,
+                hold: Some(Hold::Off),
+            },
+        };
+        Some(SagaWrite {
+            id: self.row.id,
+            expected: self.row.version,
+            row,
+            birth: None,
+            first_seq: self.next_seq,
+            entries: encode(&[entry]),
+            outbox: Vec::new(),
+            settled: Vec::new(),
+            items: Vec::new(),
+            claims: Vec::new(),
+            releases: false,
+        })
     }
 }
