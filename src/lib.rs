@@ -42,4 +42,5 @@ pub mod subscriptions;
 pub mod telemetry;
 pub mod timers;
 pub mod trial;
+pub mod verify;
 pub mod wire;

@@ -14,12 +14,14 @@ mod orders;
 mod schema;
 mod serve;
 mod test;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use sagad::config::{Config, ConfigErrors};
+use sagad::store::{OpenError, StoreError};
 
 /// Runs sagas over RabbitMQ: what several services do together either happens as a whole or is undone.
 ///
@@ -32,7 +34,7 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 the daemon, or the broker, can't be reached.";
+Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 the daemon, the broker or the database can't be reached.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -56,6 +58,7 @@ enum Command {
     Signal(orders::Signal),
     Suspend(orders::Suspend),
     Test(test::Test),
+    Verify(verify::Verify),
 }
 
 /// Where the configuration comes from.
@@ -92,6 +95,15 @@ pub(crate) enum Failure {
     Reported,
 }
 
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Failure {
+        match error {
+            OpenError::Store(StoreError::Unavailable(_)) => Failure::Unreachable(error.to_string()),
+            _ => Failure::Misconfigured(error.to_string()),
+        }
+    }
+}
+
 impl Failure {
     fn code(&self) -> ExitCode {
         match self {
@@ -125,6 +137,7 @@ impl Cli {
             Command::Signal(signal) => signal.run(),
             Command::Suspend(suspend) => suspend.run(),
             Command::Test(test) => test.run(),
+            Command::Verify(verify) => verify.run(),
         };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,

@@ -34,8 +34,7 @@ pub(crate) struct Migrate {
 impl Migrate {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let config = self.sources.load()?;
-        super::block_on(SqlStore::migrate(&config.store.url))?
-            .map_err(|error| Failure::Misconfigured(error.to_string()))?;
+        super::block_on(SqlStore::migrate(&config.store.url))??;
         super::print("the database is up to date\n")
     }
 }

@@ -57,7 +57,7 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
     saga.entries += 1;
     saga.updated_at = at;
     match entry {
-        Entry::Accepted { .. } => {}
+        Entry::Accepted { .. } | Entry::Repaired { .. } => {}
         // An ended saga waits for nobody, whatever is wrong with its row.
         Entry::Suspended { .. } if saga.ended_at().is_some() => {}
         Entry::Held {} => {

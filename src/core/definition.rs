@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::id::StepIx;
+use crate::core::saga::Status;
 use crate::core::template::{Body, Expression, Template};
 
 /// One revision of a definition.
@@ -370,6 +371,17 @@ pub enum KeyReuse {
     AfterFailure,
     /// Once it has ended in any way.
     AfterEnd,
+}
+
+impl KeyReuse {
+    /// Whether a start may take over the key of a saga of this status.
+    pub fn frees(self, holder: Status) -> bool {
+        match self {
+            KeyReuse::Never => false,
+            KeyReuse::AfterFailure => matches!(holder, Status::Compensated | Status::Failed),
+            KeyReuse::AfterEnd => holder.is_terminal(),
+        }
+    }
 }
 
 /// Which lifecycle events a saga publishes.

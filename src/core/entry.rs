@@ -250,6 +250,13 @@ pub enum Entry {
         /// The attempt: the end of the undoing answers it.
         attempt: u32,
     },
+    /// What was stored of the saga was not what its journal says, and was made so again. Of the saga itself this changes nothing.
+    Repaired {
+        /// The tables and columns: `sagas.state`.
+        columns: Vec<String>,
+        /// Who.
+        actor: String,
+    },
     /// Ended: all steps ended well.
     Completed {
         /// The rendered `[output]`.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::round::{Outcome, Round};
 use super::work::Work;
 use crate::broker::names::Names;
-use crate::core::definition::{Definition, KeyReuse, Lock, LockMode};
+use crate::core::definition::{Definition, Lock, LockMode};
 use crate::core::id::SagaId;
 use crate::core::input::Input;
 use crate::core::saga::{Phase, Saga, Status};
@@ -44,12 +44,7 @@ fn rejecting_lock(definition: &Definition, input: &Arc<Value>) -> Result<Option<
 
 /// Whether a start may have what an ended saga holds.
 pub(super) fn may_take_over(definition: &Definition, claim: &Claim, holder: Status) -> bool {
-    claim.kind == ClaimKind::Key
-        && match definition.key_reuse {
-            KeyReuse::Never => false,
-            KeyReuse::AfterFailure => matches!(holder, Status::Compensated | Status::Failed),
-            KeyReuse::AfterEnd => holder.is_terminal(),
-        }
+    claim.kind == ClaimKind::Key && definition.key_reuse.frees(holder)
 }
 
 /// What its row says of whether a saga waits to be let in; `None` where nothing keeps it from beginning.

@@ -16,6 +16,8 @@ mod keys;
 mod round;
 mod work;
 
+pub(crate) use self::work::row_of;
+
 use std::sync::Arc;
 use std::time::Duration;
 

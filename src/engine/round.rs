@@ -380,7 +380,7 @@ impl Round {
         for broken in self.broken.values() {
             if let Some(write) = broken.quarantine(self.now) {
                 let (saga, why) = (write.id, &broken.why);
-                tracing::error!(%saga, %why, "the saga is suspended; it stops nobody but itself");
+                tracing::error!(%saga, %why, "the saga is suspended; it stops nobody but itself; see `sagad verify`");
                 sagas.push(write);
             }
         }

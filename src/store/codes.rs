@@ -32,6 +32,12 @@ pub(super) fn claim_kind(kind: ClaimKind) -> i64 {
     }
 }
 
+/// The kind of a claim that a column holds.
+pub(super) fn claim_kind_of(code: i64) -> Option<ClaimKind> {
+    let all = [ClaimKind::Key, ClaimKind::Start, ClaimKind::Lock, ClaimKind::Slot];
+    all.into_iter().find(|known| claim_kind(*known) == code)
+}
+
 /// Whether a saga is held, in the column of a write.
 pub(super) fn hold(hold: &Hold) -> i64 {
     match hold {

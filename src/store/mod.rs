@@ -1,5 +1,6 @@
 //! Where sagas live: a small trait, two databases behind one set of statements, and memory.
 
+pub mod audit;
 mod claims;
 mod codes;
 mod commit;
@@ -9,7 +10,9 @@ mod items;
 mod lanes;
 mod listing;
 pub mod memory;
+mod mend;
 mod open;
+mod page;
 mod parts;
 mod purge;
 mod saga;
@@ -17,7 +20,9 @@ mod session;
 pub mod sql;
 mod statement;
 mod text;
+mod totals;
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -424,6 +429,11 @@ pub enum StoreError {
     /// What it holds can't be read; says which table, row and column.
     #[error("the database holds something unreadable: {0}")]
     Corrupt(String),
+}
+
+/// A business key or the key of a lock as its columns have it: a very long one is cut, with a digest of the whole.
+pub fn stored_key(key: &str) -> Cow<'_, str> {
+    text::key(key)
 }
 
 /// Any JSON as the bytes that are stored and sent.

@@ -53,6 +53,24 @@ impl Database {
         }
     }
 
+    /// A connection to which the database looks, from its first statement on, as it was then: until [`Session::end`].
+    pub(super) async fn snapshot(&self) -> Result<Session, StoreError> {
+        let begin = match self.dialect() {
+            Dialect::Sqlite => "BEGIN",
+            Dialect::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        };
+        self.reader().await?.tell(begin).await
+    }
+
+    /// A transaction that writes.
+    pub(super) async fn transaction(&self) -> Result<Session, StoreError> {
+        let begin = match self.dialect() {
+            Dialect::Sqlite => "BEGIN IMMEDIATE",
+            Dialect::Postgres => "BEGIN",
+        };
+        self.writer().await?.tell(begin).await
+    }
+
     /// Runs one statement that only reads.
     pub(super) async fn read(&self, statement: &Statement<'_>) -> Result<Vec<Row>, StoreError> {
         let (session, rows) = self.reader().await?.run(statement).await?;
@@ -97,19 +115,41 @@ impl Session {
 
     /// Runs a statement (on SQLite: or several, one after the other) and gives its rows, and the connection back if all
     /// went well.
-    pub(super) async fn run(mut self, statement: &Statement<'_>) -> Result<(Session, Vec<Row>), StoreError> {
+    pub(super) async fn run(self, statement: &Statement<'_>) -> Result<(Session, Vec<Row>), StoreError> {
+        self.run_within(PATIENCE, statement).await
+    }
+
+    /// The same with another patience.
+    pub(super) async fn run_within(
+        mut self,
+        patience: Duration,
+        statement: &Statement<'_>,
+    ) -> Result<(Session, Vec<Row>), StoreError> {
         let dialect = self.dialect();
-        let error = match timeout(PATIENCE, self.fetch(statement)).await {
+        let error = match timeout(patience, self.fetch(statement)).await {
             Ok(Ok(rows)) => return Ok((self, rows)),
             Ok(Err(error @ sqlx::Error::Database(_))) => return Err(dialect.error(error)),
             Ok(Err(error)) => dialect.error(error),
-            Err(_) => StoreError::Unavailable(format!("it did not answer within {PATIENCE:?}")),
+            Err(_) => StoreError::Unavailable(format!("it did not answer within {patience:?}")),
         };
         match self {
             Session::Sqlite(lane) => lane.broke(),
             Session::Postgres(lane) => lane.broke(),
         }
         Err(error)
+    }
+
+    /// Runs a statement without arguments or rows.
+    pub(super) async fn tell(self, text: &str) -> Result<Session, StoreError> {
+        let mut statement = Statement::new(self.dialect());
+        statement.push(text);
+        Ok(self.run(&statement).await?.0)
+    }
+
+    /// Ends a transaction with this word, and gives the connection back.
+    pub(super) async fn end(self, word: &str) -> Result<(), StoreError> {
+        self.tell(word).await?.hand_back();
+        Ok(())
     }
 
     async fn fetch(&mut self, statement: &Statement<'_>) -> Result<Vec<Row>, sqlx::Error> {

@@ -342,6 +342,10 @@ impl Row {
         cell!(self, column)
     }
 
+    pub(super) fn optional_uuid(&self, column: usize) -> Result<Option<Uuid>, StoreError> {
+        cell!(self, column)
+    }
+
     pub(super) fn bytes(&self, column: usize) -> Result<Bytes, StoreError> {
         let value: Vec<u8> = cell!(self, column)?;
         Ok(Bytes::from(value))

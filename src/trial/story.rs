@@ -74,6 +74,7 @@ impl Teller<'_> {
             Entry::Compensating { error, .. } => format!("compensates: {}", self.error(error)),
             Entry::Suspended { reason, .. } => format!("waits for an operator: {reason}"),
             Entry::Resumed { .. } => "goes on".to_owned(),
+            Entry::Repaired { .. } => "is repaired".to_owned(),
             Entry::GivenUp { spot, failure } => {
                 format!("{} could not undo all that it did: {}", self.name(*spot), why(failure))
             }

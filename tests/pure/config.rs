@@ -60,7 +60,7 @@ fn exit_codes_tell_wrong_usage_from_success() {
         assert_eq!((status, out.as_str()), (Some(2), ""), "{arguments:?}");
         assert!(!err.is_empty(), "{arguments:?}");
     }
-    for command in ["config", "serve", "check", "migrate"] {
+    for command in ["config", "serve", "check", "migrate", "verify"] {
         let variables = [("SAGAD__HTTP__LISTEN", "0.0.0.0:80"), ("SAGAD__STORE__URLL", "x")];
         let (status, _, err) = code(&[command], &variables);
         assert_eq!(status, Some(2), "{command}: {err}");
