@@ -31,6 +31,7 @@ use crate::daemon::{Daemon, Site};
 use crate::participants::Participants;
 use crate::postgres;
 use crate::rabbitmq::Control;
+use crate::verify::{look, open};
 
 /// Four steps, one after the other, with time-outs of a second and a half. Compensations are tried until the end of the test.
 const DEFINITION: &str = r#"
@@ -126,6 +127,13 @@ impl Trial {
         let script = load::chaos(chance.of("participants"));
         let participants = Participants::start(site.amqp(), queues, script);
         Trial { node, site, chance, participants, _database: database }
+    }
+
+    /// What is stored is what the journals say, whatever else is going on.
+    async fn is_well(&self) {
+        let store = open(self.site.store()).await;
+        look(&store, false).await.is_well();
+        store.close().await;
     }
 
     /// So many starts a second, over HTTP (to whichever daemon is told of later) and AMQP.

@@ -15,3 +15,4 @@ mod postgres;
 mod rabbitmq;
 mod scenes;
 mod store;
+mod verify;

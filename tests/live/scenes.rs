@@ -14,6 +14,7 @@ mod retention;
 mod signals;
 mod starts;
 mod timing;
+mod verifying;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -1,6 +1,7 @@
 //! What every store does: one suite, run over SQLite, Postgres and memory.
 
 mod alike;
+mod audit;
 mod batch;
 mod claims;
 mod held;

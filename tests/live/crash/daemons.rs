@@ -23,6 +23,7 @@ async fn killed_at_random_moments(kind: Kind) {
         }
         tokio::time::sleep(chance.of("after").millis(after)).await;
         daemon.kill();
+        trial.is_well().await;
         daemon = trial.site.spawn();
         load.goes_to([&daemon]);
     }
@@ -57,6 +58,7 @@ async fn of_two_daemons_one_may_be_killed_and_one_frozen() {
     for (round, killed) in [("a", "killed a"), ("b", "killed b"), ("c", "killed c")] {
         pause(round).await;
         first.kill();
+        trial.is_well().await;
         pause(killed).await;
         first = trial.site.start().await;
         load.goes_to([&first, &second]);
@@ -65,6 +67,7 @@ async fn of_two_daemons_one_may_be_killed_and_one_frozen() {
     for round in ["d", "e"] {
         pause(round).await;
         second.freeze();
+        trial.is_well().await;
         tokio::time::sleep(trial.chance.of((round, "frozen")).millis(1_500..4_000)).await;
         second.thaw();
     }

@@ -15,6 +15,7 @@ use crate::daemon::{Daemon, Site};
 use crate::participants::{Command, Participants, Reply};
 use crate::postgres;
 use crate::rabbitmq::{self, Client};
+use crate::verify::{look, open};
 
 const PARENT: &str = r#"
 name = "parent"
@@ -144,6 +145,7 @@ async fn killed_at_random_moments(site: Site) {
         }
         tokio::time::sleep(chance.of(("kill", kill)).millis(50..500)).await;
         daemon.kill();
+        is_well(&site).await;
         daemon = site.start().await;
     }
     let parents = ended(&daemon, &client, &site).await;
@@ -160,7 +162,14 @@ async fn killed_at_random_moments(site: Site) {
     };
     tokio::time::timeout(Duration::from_secs(30), emptied).await.expect("the outbox is emptied");
     stop(vec![daemon]).await;
+    is_well(&site).await;
     assert_eq!(outbox_rows(site.store()).await, 0, "rows are left in the outbox");
+}
+
+async fn is_well(site: &Site) {
+    let store = open(site.store()).await;
+    look(&store, false).await.is_well();
+    store.close().await;
 }
 
 /// Waits until all orders have come to their end, paying those that wait for it.
