@@ -37,10 +37,11 @@ impl Tables {
         self.check(&writes)?;
 
         claims.take(self);
-        for write in writes {
+        for write in &writes {
             self.write(write);
         }
-        batch.confirmed.iter().for_each(|id| self.forget(id));
+        let settled = writes.iter().flat_map(|write| &write.settled);
+        settled.chain(&batch.confirmed).for_each(|id| self.forget(id));
         for letter in &batch.dead_letters {
             self.dead_letters.entry(letter.id).or_insert_with(|| letter.clone());
         }
@@ -96,7 +97,6 @@ impl Tables {
         if write.releases {
             self.release(write.id);
         }
-        write.settled.iter().for_each(|id| self.forget(id));
         for row in &write.outbox {
             self.leases.insert((row.leased_until, row.id));
             self.outbox.insert(row.id, OutboxRow { saga: write.id, ..row.clone() });

@@ -48,6 +48,8 @@ struct Write {
     releases: bool,
     /// The leases of its messages.
     outbox: Vec<i64>,
+    /// Messages that are not to be sent any more.
+    settled: Vec<u8>,
     items: Vec<(u32, i32)>,
     key: Option<u8>,
     priority: u8,
@@ -79,11 +81,12 @@ fn write() -> impl Strategy<Value = Write> {
     let second = (
         claims,
         any::<bool>(),
+        vec(any::<u8>(), 0..2),
         vec(prop_oneof![30 => 0..5i64, 1 => Just(AGAIN)], 0..3),
         vec((0..2u32, -1..2i32), 0..3),
     );
     (first, second, option::of(0..3u8), 0..3u8).prop_map(
-        |((saga, late, status, due, hold), (claims, releases, outbox, items), key, priority)| Write {
+        |((saga, late, status, due, hold), (claims, releases, settled, outbox, items), key, priority)| Write {
             saga,
             late,
             status,
@@ -92,6 +95,7 @@ fn write() -> impl Strategy<Value = Write> {
             claims,
             releases,
             outbox,
+            settled,
             items,
             key,
             priority,
@@ -189,6 +193,7 @@ fn transition(write: &Write, stored: Option<u64>, sent: &mut Sent) -> SagaWrite 
     };
     made.claims = write.claims.iter().map(claim).collect();
     made.releases = write.releases;
+    made.settled = write.settled.iter().map(|number| sent.some(*number)).collect();
     made.outbox = write.outbox.iter().map(|lease| sent.row(id, *lease)).collect();
     let items: BTreeSet<(u32, i32)> = write.items.iter().copied().collect();
     let version = made.row.version.to_string();
