@@ -28,7 +28,7 @@ fn with_items(mut write: SagaWrite) -> SagaWrite {
     write
 }
 
-async fn pages_have_every_saga_once(place: &Place) {
+async fn pages_have_every_saga_once(place: &Sql) {
     let store = place.open().await;
     assert_eq!(pages(&store, 10).await.len(), 1, "an empty one");
     let mut ids: Vec<SagaId> = (0..25).map(|_| id()).collect();
@@ -53,7 +53,7 @@ async fn pages_have_every_saga_once(place: &Place) {
     }
 }
 
-async fn a_page_of_large_sagas_ends_early(place: &Place) {
+async fn a_page_of_large_sagas_ends_early(place: &Sql) {
     let store = place.open().await;
     let large = |bytes: usize| Bytes::from(vec![b'1'; bytes]);
     let mut writes: Vec<SagaWrite> = (0..4).map(|_| birth(id(), "order")).collect();
@@ -67,7 +67,7 @@ async fn a_page_of_large_sagas_ends_early(place: &Place) {
     assert_eq!(pages.iter().map(|page| page.sagas.len()).collect::<Vec<_>>(), [1, 1, 1, 1]);
 }
 
-async fn what_is_left_behind_is_found_and_may_go(place: &Place) {
+async fn what_is_left_behind_is_found_and_may_go(place: &Sql) {
     const SAGAS: usize = 1300;
     let store = place.open().await;
     let births = (0..SAGAS)
