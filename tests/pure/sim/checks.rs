@@ -211,6 +211,11 @@ impl Checks {
         self.given.insert((id.to_owned(), said));
     }
 
+    /// Whether somebody said that he did it, or did not.
+    pub(crate) fn was_answered(&self, id: &str) -> bool {
+        ["success", "failure", "retry"].into_iter().any(|said| self.given.contains(&(id.to_owned(), said)))
+    }
+
     /// Something reaches the broker: what it says must have been committed.
     pub(crate) fn published(&mut self, signer: &Signer, message: &Outgoing) -> Option<(&'static str, String)> {
         let ticket = signer.read(message.properties.message_id.as_deref()?)?;

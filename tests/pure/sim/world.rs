@@ -512,7 +512,9 @@ impl State {
         let dies = message.lifetime().map(|lifetime| now.plus(lifetime));
         let faults = if self.troubled { self.plan.faults } else { Default::default() };
         let command = Command { message: message.clone(), dies, deliveries: 0 };
-        if chance.of("full").permille(faults.absent / 2) {
+        // Of two copies in a queue that drops its head, the death of the first says nothing of the second, and nobody can tell: docs/guarantees.md.
+        let twice = chance.of("unconfirmed").permille(faults.unconfirmed) || chance.of("deferred").permille(faults.deferred);
+        if !twice && chance.of("full").permille(faults.absent / 2) {
             self.bury(&command, "maxlen", now, chance);
             return;
         }
@@ -567,11 +569,16 @@ impl State {
         ];
         let how = chance.of("how").weighted(&ways);
         self.note(now, || format!("a participant takes {}: {how:?}", described(&command.message)));
-        // An effect that comes when its undo is out already, and of which no word ever comes, nobody can know of.
-        let awaited = !self.participants.undone.contains(&unit) && !self.is_late(&command, now);
+        // An effect that comes when its undo is out already, or its attempt was answered, and of which no word ever comes, nobody can know
+        // of. And who has done it does not say that he is too busy to.
+        let id = command.message.properties.message_id.as_deref().unwrap_or_default();
+        let answered = self.checks.was_answered(id);
+        let awaited = !self.participants.undone.contains(&unit) && !self.is_late(&command, now) && !answered;
+        let done = self.participants.said.get(&key_of(&command.message)) == Some(&true);
         match how {
             How::Silent | How::Die if action == "execute" && !awaited => self.finish(&command, chance, now),
             How::Do => self.finish(&command, chance, now),
+            How::Busy | How::Ponder if done => self.finish(&command, chance, now),
             How::Contradict if action == "execute" => {
                 self.participants.unclear.insert(unit);
                 self.finish(&command, chance, now);
