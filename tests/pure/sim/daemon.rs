@@ -25,7 +25,9 @@ use sagad::wire::signature::Signer;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::chance::Chance;
 use super::mutants::decides;
+use super::plan::Faults;
 use super::store::{Decks, Line};
 use super::world::{Fate, HEARTBEAT, SECRET, Watch, World};
 
@@ -145,7 +147,17 @@ impl Daemon {
                 *place = Some(way_in);
             }
             world.touch();
-            let link = Link { daemon: number, world, clock, health, publications, published, flight: Vec::new() };
+            let link = Link {
+                daemon: number,
+                world,
+                clock,
+                health,
+                publications,
+                published,
+                flight: Vec::new(),
+                chance: chance.of("link"),
+                turns: 0,
+            };
             let mut all = FuturesUnordered::new();
             all.push(Box::pin(link.run(deliveries)) as Pin<Box<dyn Future<Output = ()> + Send>>);
             parts.into_iter().for_each(|(_, part)| all.push(part));
@@ -186,6 +198,8 @@ struct Link {
     publications: sagad::broker::publisher::Publications,
     published: mpsc::Sender<Vec<Published>>,
     flight: Vec<Slot>,
+    chance: Chance,
+    turns: u64,
 }
 
 struct Slot {
@@ -232,6 +246,9 @@ impl Link {
                 return;
             }
             if !self.flight.is_empty() {
+                if self.dies("publishing", |faults| faults.dies_publishing) {
+                    return std::future::pending().await;
+                }
                 if !self.settle().await {
                     return;
                 }
@@ -243,7 +260,7 @@ impl Link {
                 biased;
                 tag = acknowledged.recv() => {
                     let Some(tag) = tag else { return };
-                    if self.dies(tag) {
+                    if self.dies("acknowledging", |faults| faults.dies_acknowledging) {
                         return std::future::pending().await;
                     }
                     self.world.ack(self.daemon, epoch, tag);
@@ -315,11 +332,11 @@ impl Link {
         permit.send(told.collect());
     }
 
-    /// Whether the process ends before this acknowledgement is out.
-    fn dies(&self, tag: u64) -> bool {
+    /// Whether the process ends before it has done what it is about to do.
+    fn dies(&mut self, what: &'static str, often: impl Fn(&Faults) -> u32) -> bool {
+        self.turns += 1;
         let mut state = self.world.lock();
-        let dies = state.troubled
-            && state.chance.of(("dies", self.daemon, tag)).permille(state.plan.faults.dies_acknowledging);
+        let dies = state.troubled && self.chance.of((what, self.turns)).permille(often(&state.plan.faults));
         if dies {
             state.doomed.insert(self.daemon);
             drop(state);

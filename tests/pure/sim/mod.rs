@@ -24,6 +24,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use sagad::trial::laws;
+
+use self::checks::LAWS;
 use self::mutants::Mutant;
 use self::plan::Plan;
 use self::run::{Outcome, run};
@@ -139,6 +142,8 @@ fn every_mistake_is_found() {
             Ok(_) => panic!("{mutant:?} is not found"),
         };
         let (law, message) = tried(&Plan::draw(seed), Some(mutant), false).breach.unwrap();
+        let known = |law: &&str| LAWS.contains(law) || laws::LAWS.iter().any(|(name, _)| name == law);
+        assert!(mutant.found_by().iter().all(known), "{mutant:?} breaks a law that nobody knows");
         assert!(mutant.found_by().contains(&law), "{mutant:?} is found by `{law}`: {message}");
         println!("{mutant:?} is found by seed {seed}: {law}");
     }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use sagad::core::entry::Resolution;
+
 use super::chance::Chance;
 use super::sagas::SagaPlan;
 
@@ -28,9 +30,17 @@ pub(crate) struct StartPlan {
     /// Two starts may ask for the same.
     pub(crate) key: u32,
     pub(crate) at: Duration,
-    /// Over HTTP or over AMQP.
-    pub(crate) amqp: bool,
+    pub(crate) way: Way,
     pub(crate) delay: Duration,
+}
+
+/// How a start comes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Way {
+    Http,
+    Amqp,
+    /// By an event of another service.
+    Event,
 }
 
 /// An operator's word to the saga of a start.
@@ -47,6 +57,7 @@ pub(crate) enum What {
     Suspend,
     Resume,
     Retry(usize),
+    Resolve(usize, Resolution),
     Signal,
     Event,
 }
@@ -199,6 +210,10 @@ impl Faults {
     }
 }
 
+/// What an operator can have found out.
+const OUTCOMES: [Resolution; 4] =
+    [Resolution::Succeeded, Resolution::Failed, Resolution::Compensated, Resolution::GivenUp];
+
 impl Plan {
     /// The plan of a seed.
     pub(crate) fn draw(seed: u64) -> Plan {
@@ -218,7 +233,7 @@ impl Plan {
                     saga: own.of("saga").below(count as u64) as usize,
                     key: own.of("key").weighted(&[(3, nth as u32), (1, 0)]),
                     at: if own.of("early").permille(600) { own.of("soon").millis(0..200) } else { at("start", nth) },
-                    amqp: own.of("way").permille(500),
+                    way: own.of("way").weighted(&[(4, Way::Http), (4, Way::Amqp), (1, Way::Event)]),
                     delay: if own.of("delay").permille(100) { Duration::from_secs(3) } else { Duration::ZERO },
                 }
             })
@@ -226,11 +241,14 @@ impl Plan {
         let orders = (0..chance.of("orders").pick(&[0, 0, 2, 5]))
             .map(|nth| {
                 let own = chance.of(("order", nth));
+                let step = own.of("step").below(6) as usize;
+                let outcome = own.of("outcome").pick(&OUTCOMES);
                 let what = [
                     What::Cancel,
                     What::Suspend,
                     What::Resume,
-                    What::Retry(own.of("step").below(6) as usize),
+                    What::Retry(step),
+                    What::Resolve(step, outcome),
                     What::Signal,
                     What::Event,
                 ];
@@ -253,7 +271,11 @@ impl Plan {
                     (1, Misfortune::BrokerAway),
                     (1, Misfortune::Reload(own.of("saga").below(count as u64) as usize)),
                 ]);
-                Mishap { at: at("mishap", nth), lasts: own.of("lasts").millis(1..20_000), what }
+                Mishap {
+                    at: at("mishap", nth),
+                    lasts: own.of("lasts").millis(1..own.of("long").pick(&[3_000, 20_000, 60_000])),
+                    what,
+                }
             })
             .collect();
         let faults = Faults::draw(chance.of("faults"));

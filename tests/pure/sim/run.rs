@@ -21,7 +21,7 @@ use serde_json::{Map, Value, json};
 
 use super::daemon::Daemon;
 use super::mutants::{self, Mutant};
-use super::plan::{Misfortune, Plan, What};
+use super::plan::{Misfortune, Plan, Way, What};
 use super::store::Decks;
 use super::world::{Happening, SECRET, World, garbage};
 
@@ -249,14 +249,21 @@ impl Run {
             "key": format!("k{}", start.key), "lock": format!("l{}", start.key % 2),
             "yes": true, "no": false, "lists": [[], ["a"], ["a", "b"], ["a", "b", "c"]],
         });
-        if start.amqp {
+        let body = sagad::store::encode(&input);
+        if start.way == Way::Event {
+            let properties = Properties { message_id: Some(format!("start {nth}")), ..Properties::default() };
+            let (exchange, routing_key) = ("ev".to_owned(), format!("{saga}.begin"));
+            let message =
+                Incoming { queue: Inbox::Events, exchange, routing_key, redelivered: false, properties, body };
+            return self.world.send(message, "start", nth);
+        }
+        if start.way == Way::Amqp {
             let properties = Properties {
                 message_id: Some(format!("start {nth}")),
                 reply_to: Some("starter".to_owned()),
                 correlation_id: Some(format!("start {nth}")),
                 ..Properties::default()
             };
-            let body = sagad::store::encode(&input);
             let (exchange, routing_key) = ("sagad.start".to_owned(), saga);
             let message =
                 Incoming { queue: Inbox::Starts, exchange, routing_key, redelivered: false, properties, body };
@@ -311,6 +318,10 @@ impl Run {
             What::Suspend => Order::Suspend { reason },
             What::Resume => Order::Resume { reason },
             What::Retry(step) => Order::Retry { step: format!("s{step}"), item: None, reason },
+            What::Resolve(step, outcome) => {
+                let (step, reply, reason) = (format!("s{step}"), Value::Null, "asked around".to_owned());
+                Order::Resolve { step, item: None, outcome, reply, reason }
+            }
             What::Signal => return self.signal(&saga, nth),
             What::Event => return self.event(&saga, nth),
         };
@@ -319,6 +330,9 @@ impl Run {
 
     fn give(&self, saga: SagaId, order: Order, label: usize) {
         let Some(intake) = self.intake(label) else { return };
+        if let Order::Resolve { step, .. } = &order {
+            self.world.lock().participants.by_hand.insert((saga.to_string(), step.clone()));
+        }
         let world = self.world.clone();
         world.trace(|| format!("an operator says to {saga}: {order:?}"));
         tokio::spawn(async move { drop(intake.order(saga, "ann", order).await) });
@@ -399,7 +413,8 @@ impl Run {
         let started = self.started.lock().map(|started| started.clone()).unwrap_or_default();
         let missing = (0..state.plan.starts.len()).find(|nth| {
             let over_http = started.contains_key(nth);
-            !over_http && !state.checks.start_answers.contains_key(&format!("start {nth}"))
+            let untold = state.plan.starts[*nth].way != Way::Event;
+            untold && !over_http && !state.checks.start_answers.contains_key(&format!("start {nth}"))
         });
         if let Some(nth) = missing {
             return Some(format!("nobody was told of start {nth}"));
@@ -446,16 +461,15 @@ impl Run {
         for (spot, unit) in units(saga) {
             let step = &pinned.definition.steps[spot.step];
             let id = (saga.id.to_string(), step.name.to_string(), spot.item.map(u64::from));
-            if step.command().is_none() || state.participants.unclear.contains(&id) {
+            let by_hand = state.participants.by_hand.contains(&(id.0.clone(), id.1.clone()));
+            if step.command().is_none() || by_hand || state.participants.unclear.contains(&id) {
                 continue;
             }
             let there = state.participants.there.contains(&id);
             let succeeded = matches!(unit.execute.progress, Progress::Succeeded { .. });
-            // An operator said so, who did not ask the participant.
-            let by_hand = succeeded && !unit.execute.handled;
             let given_up = matches!(unit.compensate.progress, Progress::Failed { .. } | Progress::GivenUp { .. });
             let wrong = match saga.status() {
-                Status::Completed => succeeded && !by_hand && !there,
+                Status::Completed => succeeded && !there,
                 Status::Compensated | Status::Failed => there && step.compensate.is_some() && !given_up,
                 _ => false,
             };
@@ -481,7 +495,9 @@ impl Run {
             let step = &pinned.definition.steps[parent.spot.step];
             let Some(unit) = above.unit(parent.spot) else { continue };
             let given_up = matches!(unit.compensate.progress, Progress::Failed { .. } | Progress::GivenUp { .. });
-            let undone = matches!(above.status(), Status::Compensated | Status::Failed);
+            let by_hand =
+                self.world.lock().participants.by_hand.contains(&(above.id.to_string(), step.name.to_string()));
+            let undone = !by_hand && matches!(above.status(), Status::Compensated | Status::Failed);
             if undone && step.compensate.is_some() && !given_up && child.status() == Status::Completed {
                 self.world
                     .breach("effect", format!("{} was undone, and its child {} has completed", above.id, child.id));
@@ -494,6 +510,12 @@ impl Run {
         let answers = self.world.lock().checks.start_answers.clone();
         for (nth, start) in plan.starts.iter().enumerate() {
             let definition = &plan.sagas[start.saga];
+            if start.way == Way::Event {
+                if self.sagas_of(nth).is_empty() && !definition.refuses() {
+                    self.world.breach("nothing-lost", format!("nothing came of the event of start {nth}"));
+                }
+                continue;
+            }
             let told = match started.get(&nth) {
                 Some(told) => *told,
                 None => answers[&format!("start {nth}")]["saga_id"].as_str().and_then(|id| id.parse().ok()).map(SagaId),
@@ -521,10 +543,12 @@ impl Run {
             _ if is_garbage(&letter.message.properties) => false,
             // A saga that has ended, or that waits for none, has no use for one.
             Inbox::Signals => false,
+            // One that was refused for the sake of another.
             Inbox::Starts => !refuses,
+            Inbox::Events => !(refuses && letter.message.routing_key.ends_with(".begin")),
             // It was deleted in between.
             Inbox::Replies | Inbox::Dead | Inbox::Children => !forgets,
-            Inbox::WakeUps | Inbox::Events => true,
+            Inbox::WakeUps => true,
         });
         if let Some(letter) = unexpected {
             self.world.breach("dead-letters", format!("{letter:?}"));

@@ -131,11 +131,16 @@ impl SagaPlan {
         } else {
             format!("key = '{{{{ input.key }}}}'\nkey_reuse = '{}'\n", self.key_reuse)
         };
+        // A child is begun by its parent alone.
+        let start = match self.name.as_str() {
+            "child" => String::new(),
+            name => format!("[[start]]\nexchange = 'ev'\nrouting_key = '{name}.begin'\ninput = '{{{{ body }}}}'\n"),
+        };
         let steps: String = self.steps.iter().map(|step| step.toml(&self.steps, &self.name)).collect();
         format!(
             "name = '{}'\ndescription = 'edition {}'\n{key}{deadline}{gate}{retention}events = 'step'\n\
              on_compensation_failure = '{policy}'\n[defaults]\nexchange = 'e'\n\
-             retry = {{ initial = '1s', factor = 2.0, max = '5s', jitter = 0.3 }}\n{steps}",
+             retry = {{ initial = '1s', factor = 2.0, max = '5s', jitter = 0.3 }}\n{start}{steps}",
             self.name, self.edition
         )
     }

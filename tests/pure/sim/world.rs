@@ -143,6 +143,8 @@ pub(crate) struct Participants {
     pub(crate) there: BTreeSet<Unit>,
     /// Where a participant contradicted itself, and nobody can know.
     pub(crate) unclear: BTreeSet<Unit>,
+    /// Sagas and their steps of which an operator said how they ended, who had asked nobody.
+    pub(crate) by_hand: BTreeSet<(String, String)>,
     /// Units whose undo was sent.
     undone: BTreeSet<Unit>,
 }
@@ -513,7 +515,8 @@ impl State {
         let faults = if self.troubled { self.plan.faults } else { Default::default() };
         let command = Command { message: message.clone(), dies, deliveries: 0 };
         // Of two copies in a queue that drops its head, the death of the first says nothing of the second, and nobody can tell: docs/guarantees.md.
-        let twice = chance.of("unconfirmed").permille(faults.unconfirmed) || chance.of("deferred").permille(faults.deferred);
+        let twice =
+            chance.of("unconfirmed").permille(faults.unconfirmed) || chance.of("deferred").permille(faults.deferred);
         if !twice && chance.of("full").permille(faults.absent / 2) {
             self.bury(&command, "maxlen", now, chance);
             return;
