@@ -12,7 +12,7 @@ use super::{Break, Source, none, sources};
 ///   corridor   definitions, intake, wire ─> admission, timers, outbox ─> engine
 ///   outside    admin beside the engine, which it reaches through `intake` alone; daemon lays it all together; cli starts it
 /// ```
-const LAYERS: [(&str, &[&str]); 36] = [
+const LAYERS: [(&str, &[&str]); 37] = [
     ("core", &[]),
     ("clock", &["core"]),
     ("json", &[]),
@@ -31,7 +31,7 @@ const LAYERS: [(&str, &[&str]); 36] = [
     ("routing", &["broker", "core"]),
     ("pinned", &["core", "store"]),
     ("subscriptions", &["broker", "core", "pinned"]),
-    ("definitions", &["broker", "core", "lint", "pinned", "routing", "store", "subscriptions"]),
+    ("definitions", &["broker", "clock", "core", "lint", "pinned", "routing", "store", "subscriptions"]),
     ("intake", &["broker", "core", "store", "subscriptions"]),
     ("wire", &["broker", "core", "intake", "json", "store", "subscriptions"]),
     ("asyncapi", &["broker", "config", "core", "wire"]),
@@ -100,7 +100,8 @@ const LAYERS: [(&str, &[&str]); 36] = [
             "wire",
         ],
     ),
-    // Beside the daemon: what runs the core, or a broker, without one.
+    // Beside the daemon: what runs the core, a store or a broker without one.
+    ("verify", &["core", "definitions", "engine", "store"]),
     ("trial", &["core", "store"]),
     ("scenario", &["broker", "core", "definitions", "report", "store", "trial", "wire"]),
     ("explore", &["core", "scenario", "store", "trial"]),
@@ -128,6 +129,7 @@ const LAYERS: [(&str, &[&str]); 36] = [
             "store",
             "telemetry",
             "trial",
+            "verify",
         ],
     ),
     ("main", &["cli"]),
