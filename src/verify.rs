@@ -18,13 +18,14 @@ mod row;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::Serialize;
 use uuid::Uuid;
 
 use self::finding::stray;
 pub use self::finding::{Finding, Remedy};
+use crate::clock::{Clock, SystemClock};
 use crate::core::apply::apply;
 use crate::core::definition::Definition;
 use crate::core::entry::Entry;
@@ -183,7 +184,7 @@ impl<A: Audit> Walk<'_, A> {
         loop {
             let pinned = self.pinned(&whole).await?;
             let definition = pinned.as_ref().map(|pinned| &pinned.definition);
-            let now = Time::from(SystemTime::now());
+            let now = SystemClock.now();
             let mut checked = check(&whole, definition, now, self.options.sweep);
             if checked.mend.is_some() {
                 self.without_claims_of_others(&mut checked).await?;

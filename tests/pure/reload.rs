@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sagad::core::diagnostic::Severity;
 use sagad::core::time::Time;
+use sagad::clock::{Clock, system};
 use sagad::definitions::{Changes, Definitions, LoadError, Pinned, read};
 use sagad::store::StoreError;
 use sagad::subscriptions::{Concern, Event};
@@ -180,7 +181,7 @@ async fn what_other_daemons_begin_and_wait_for_is_known_from_the_store_while_it_
     let folders = [TempDir::new().unwrap(), TempDir::new().unwrap()];
     let shelf = Shelf::default();
     let [here, there] = folders.each_ref().map(|folder| Definitions::new(folder.path().to_owned(), shelf.clone()));
-    let now = Time::from(std::time::SystemTime::now());
+    let now = system().now();
     shelf.edit(|content| content.kept_at = Some(now));
     let listening = |what: &str| {
         format!("key = '{{{{ input.k }}}}'\n{}{what}", definition("a", ""))

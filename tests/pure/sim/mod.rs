@@ -115,7 +115,7 @@ fn seeds(from: u64, count: u64, mutant: Option<Mutant>) -> Result<Outcome, u64> 
 #[test]
 fn holds_whatever_goes_wrong() {
     let count = number("SAGAD_SIM_SEEDS").unwrap_or(1_000);
-    let from = number("SAGAD_SIM_FROM").unwrap_or_else(|| rand_seed());
+    let from = number("SAGAD_SIM_FROM").unwrap_or_else(rand_seed);
     println!("SAGAD_SIM_FROM={from} SAGAD_SIM_SEEDS={count}");
     let began = Instant::now();
     let sum = seeds(from, count, None).unwrap_or_else(|seed| panic!("{}", story(seed, None)));
