@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use sagad::clock::system;
 use sagad::core::diagnostic::Severity;
 use sagad::core::time::Time;
-use sagad::clock::{Clock, system};
 use sagad::definitions::{Changes, Definitions, LoadError, Pinned, read};
 use sagad::store::StoreError;
 use sagad::subscriptions::{Concern, Event};

@@ -101,7 +101,7 @@ const LAYERS: [(&str, &[&str]); 37] = [
         ],
     ),
     // Beside the daemon: what runs the core, a store or a broker without one.
-    ("verify", &["core", "definitions", "engine", "store"]),
+    ("verify", &["clock", "core", "definitions", "engine", "store"]),
     ("trial", &["core", "store"]),
     ("scenario", &["broker", "core", "definitions", "report", "store", "trial", "wire"]),
     ("explore", &["core", "scenario", "store", "trial"]),
