@@ -218,7 +218,13 @@ pub(crate) fn check(play: &Play, seen: usize) {
                     let is_it = |earlier: &Ticket| (earlier.spot, earlier.action) == (ticket.spot, Action::Execute);
                     play.asked[..nth].iter().any(|(earlier, _)| is_it(earlier))
                 };
-                assert!(sent, "`{}` was never sent and is undone", step.name);
+                // What an operator says to be done is undone, whoever did it.
+                let said = |entry: &Entry| match entry {
+                    Entry::Resolved { spot, outcome: Resolution::Succeeded, .. } => *spot == ticket.spot,
+                    _ => false,
+                };
+                let said = play.journal.iter().flat_map(|(_, entries)| entries).any(said);
+                assert!(sent || said, "`{}` was never sent and is undone", step.name);
                 // A retry of what was begun in order goes on, even if a late success has unsettled what comes after it.
                 if unit.compensate.attempt == unit.compensate.void + 1 {
                     let unsettled = step.later.iter().find(|later| !settled(play, **later));
@@ -283,6 +289,7 @@ fn went_one_way(play: &Play) {
 
 /// From now on all is well: everything in flight succeeds, the operator sees to what is stuck.
 fn heal(play: &mut Play) {
+    let mut stuck = None;
     for _ in 0..500 {
         if play.saga.status().is_terminal() {
             return;
@@ -299,10 +306,16 @@ fn heal(play: &mut Play) {
             let answer = raw(answer(Word::Success));
             let (spot, action, attempt) = (ticket.spot, ticket.action, ticket.attempt);
             play.put(Input::Answer { spot, action, attempt, answer }).unwrap();
-        } else if play.saga.suspended.is_some() {
-            play.resume();
+        } else if let Some(suspended) = play.saga.suspended.clone() {
+            // One that waits for its delay first is back later.
+            let again = suspended.spot.is_some() && stuck.take() == suspended.spot;
+            if !again {
+                stuck = suspended.spot;
+                play.resume();
+            }
             if let Some(spot) = play.saga.suspended.as_ref().and_then(|suspension| suspension.spot) {
                 // It can't be rendered: no attempt will help.
+                stuck = None;
                 let name = play.definition.steps[spot.step].name.to_string();
                 let forward = play.saga.phase == Phase::Running;
                 let outcome = if forward { Resolution::Succeeded } else { Resolution::GivenUp };
