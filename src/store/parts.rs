@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use uuid::Uuid;
+
 use super::statement::{Row, Rows, Statement};
 use super::{Batch, Birth, ClaimKind, Hold, SagaWrite, StoreError, codes, text};
 
@@ -165,7 +167,10 @@ pub(super) fn release<'a>(statement: &mut Statement<'a>, writes: &[&'a SagaWrite
 
 /// Outbox rows whose fate they follow from, of the sagas that meet the condition `which`.
 pub(super) fn settle<'a>(statement: &mut Statement<'a>, writes: &[&'a SagaWrite], which: &str) {
-    let rows = Rows::new("f").uuids("id", writes.iter().flat_map(|write| write.settled.iter().copied()));
+    // In the order of their keys, as everything is locked.
+    let mut settled: Vec<Uuid> = writes.iter().flat_map(|write| write.settled.iter().copied()).collect();
+    settled.sort_unstable();
+    let rows = Rows::new("f").uuids("id", settled.into_iter());
     let rows = statement.rows(rows);
     statement.push(&format!("DELETE FROM outbox WHERE id IN (SELECT id FROM {rows}) AND {which}"));
 }

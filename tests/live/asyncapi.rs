@@ -72,11 +72,11 @@ async fn it_has_the_definitions_that_are_asked_for_and_no_secret() {
     assert_eq!(trade["servers"]["rabbitmq"]["protocol"], "amqps");
 
     let unknown = document(shipped(), &["trad"]).await;
-    assert_eq!(unknown.status.code(), Some(1));
+    assert_eq!(unknown.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("did you mean `trade`?"));
     let folder = TempDir::new().expect("a folder");
     std::fs::write(folder.path().join("x.toml"), "name = 'x'").expect("written");
     let wrong = document(folder.path(), &[]).await;
-    assert_eq!(wrong.status.code(), Some(1));
+    assert_eq!(wrong.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("`sagad check`"));
 }

@@ -92,7 +92,7 @@ fn seeds(from: u64, count: u64, mutant: Option<Mutant>) -> Result<Outcome, u64> 
             if nth >= count || failed.load(Ordering::Relaxed) != u64::MAX {
                 break;
             }
-            let outcome = tried(&Plan::draw(from.wrapping_add(nth)), mutant, std::env::var_os("SIMDBG").is_some());
+            let outcome = tried(&Plan::draw(from.wrapping_add(nth)), mutant, false);
             if outcome.breach.is_some() {
                 // The first by number, whichever thread was faster: so that it is the same each time.
                 failed.fetch_min(nth, Ordering::Relaxed);
@@ -114,7 +114,7 @@ fn seeds(from: u64, count: u64, mutant: Option<Mutant>) -> Result<Outcome, u64> 
 
 #[test]
 fn holds_whatever_goes_wrong() {
-    let count = number("SAGAD_SIM_SEEDS").unwrap_or(1_000);
+    let count = number("SAGAD_SIM_SEEDS").unwrap_or(2_500);
     let from = number("SAGAD_SIM_FROM").unwrap_or_else(rand_seed);
     println!("SAGAD_SIM_FROM={from} SAGAD_SIM_SEEDS={count}");
     let began = Instant::now();
@@ -124,6 +124,22 @@ fn holds_whatever_goes_wrong() {
     let ends: BTreeSet<&str> = sum.ends.keys().copied().collect();
     assert!(count < 500 || ends == BTreeSet::from(["completed", "compensated", "failed"]), "{ends:?}");
     assert!(count < 500 || sum.seen == BTreeSet::from(["late success", "renewed"]), "{:?}", sum.seen);
+}
+
+/// Seeds that broke a promise once, and of what. What a seed draws changes with what can be drawn: what they found has tests of its own
+/// (`forms::a_child_that_has_answered_is_not_waited_for_whatever_comes_late`, [`Mutant::KeepsWhatIsSettled`]).
+const ONCE_FAILED: [(u64, &str); 4] = [
+    (5, "the answer to a start over AMQP was given up where its queue confirmed nothing"),
+    (2_672, "a command that had come back was sent after all, when a daemon died before it had deleted its row"),
+    (5_322, "a participant that had declined did it after all"),
+    (8_259, "a late word of an order that a child had answered was waited for for ever"),
+];
+
+#[test]
+fn what_once_failed_holds() {
+    for (seed, what) in ONCE_FAILED {
+        assert!(tried(&Plan::draw(seed), None, false).breach.is_none(), "{what}: {}", story(seed, None));
+    }
 }
 
 #[test]

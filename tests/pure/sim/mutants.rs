@@ -27,10 +27,11 @@ pub(crate) enum Mutant {
     SharesKeys,
     TrustsWakeUps,
     AppliesDuplicates,
+    KeepsWhatIsSettled,
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Mutant; 10] = [
+    pub(crate) const ALL: [Mutant; 11] = [
         Mutant::AcknowledgesBeforeCommit,
         Mutant::ForgetsTheOutbox,
         Mutant::IgnoresTheVersion,
@@ -41,6 +42,7 @@ impl Mutant {
         Mutant::SharesKeys,
         Mutant::TrustsWakeUps,
         Mutant::AppliesDuplicates,
+        Mutant::KeepsWhatIsSettled,
     ];
 
     /// The laws by which it may be found.
@@ -57,6 +59,8 @@ impl Mutant {
             Mutant::SharesKeys => &["key"],
             Mutant::TrustsWakeUps => &["on-time"],
             Mutant::AppliesDuplicates => &["first-decides"],
+            // What came back is sent after all: done, though its saga has gone on without it, or found at rest.
+            Mutant::KeepsWhatIsSettled => &["effect", "ends"],
         }
     }
 }

@@ -119,6 +119,7 @@ impl Line {
             let mut write = copy(write);
             match mutant {
                 Mutant::ForgetsTheOutbox => write.outbox.clear(),
+                Mutant::KeepsWhatIsSettled => write.settled.clear(),
                 Mutant::LosesTimers => write.row.due = None,
                 Mutant::SharesKeys => write.claims.clear(),
                 Mutant::IgnoresTheVersion if write.birth.is_none() => {

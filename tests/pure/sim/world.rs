@@ -337,9 +337,6 @@ impl State {
     pub(crate) fn note(&mut self, now: Time, line: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
             let line = line();
-            if std::env::var_os("SIMDBG").is_some() {
-                eprintln!("{:>9.3} {}", now.since(START).as_secs_f64(), &line[..line.len().min(300)]);
-            }
             for byte in line.bytes() {
                 self.mark = (self.mark ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
             }
