@@ -137,6 +137,19 @@ impl Settle {
             Settle::Nobody | Settle::Published(_) | Settle::Started(_) | Settle::Ordered(_) => {}
         }
     }
+
+    /// Waits until the channel of its delivery is gone; for ever if it has none.
+    pub async fn gone(&self) {
+        match self {
+            Settle::Delivery(delivery) | Settle::StartDelivery { delivery, .. } | Settle::Order { delivery, .. } => {
+                delivery.receipt.gone().await;
+            }
+            Settle::Share(share) => share.gone().await,
+            Settle::Nobody | Settle::Published(_) | Settle::Started(_) | Settle::Ordered(_) => {
+                std::future::pending().await
+            }
+        }
+    }
 }
 
 /// A part in a delivery that several items come from.
@@ -162,6 +175,17 @@ impl Share {
     /// What was delivered.
     pub fn message(&self) -> &Incoming {
         &self.0.message
+    }
+
+    async fn gone(&self) {
+        let acks = {
+            let receipt = self.0.receipt.lock().unwrap_or_else(PoisonError::into_inner);
+            receipt.as_ref().map(|receipt| receipt.acks.clone())
+        };
+        match acks {
+            Some(acks) => acks.closed().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// This item is committed: the last one acknowledges the delivery. One that is dropped instead has the broker deliver it again.

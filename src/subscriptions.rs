@@ -17,6 +17,7 @@ use crate::broker::topology::topic_takes;
 use crate::core::definition::{Awaited, Definition, Execute, Pattern, Reply, Trigger};
 use crate::core::id::{Action, StepIx};
 use crate::core::input::Bearing;
+use crate::core::start::LONGEST_KEY;
 use crate::core::template::Scope;
 use crate::pinned::Pinned;
 
@@ -226,7 +227,8 @@ fn key_of(definition: &Definition, step: StepIx, bearing: Bearing, event: &Event
     let Some(pattern) = pattern(definition, step, bearing) else { return Ok(None) };
     let place = || format!("`{}`, step `{}`", definition.name, definition.steps[step].name);
     match pattern.matches.value(&event.scope()) {
-        Ok(Value::String(key)) => Ok(Some(key)),
+        // No saga has a longer one.
+        Ok(Value::String(key)) => Ok(Some(key).filter(|key| key.chars().count() <= LONGEST_KEY)),
         // As where a key is made.
         Ok(Value::Number(key)) => Ok(Some(key.to_string())),
         Ok(Value::Null) => Ok(None),

@@ -262,8 +262,12 @@ impl<A: Audit> Walk<'_, A> {
 
     /// After the sagas: one that was mended may have another status now.
     async fn totals(&mut self, tell: &mut impl FnMut(News<'_>)) -> Result<(), StoreError> {
+        let mut first = true;
         loop {
-            let totals = self.store.totals(STRAYS).await?;
+            let mut totals = self.store.totals(STRAYS).await?;
+            // What may not go was told the first time.
+            totals.strays.retain(|stray| first || stray.may_go());
+            first = false;
             if self.options.repair && !totals.miscounts.is_empty() {
                 self.store.recount(&totals.miscounts).await?;
             }
@@ -281,7 +285,7 @@ impl<A: Audit> Walk<'_, A> {
                 }
             });
             self.tell(counters.collect(), tell);
-            let again = totals.strays.len() >= STRAYS && self.options.repair && totals.strays.iter().any(Stray::may_go);
+            let again = self.options.repair && totals.strays.iter().any(Stray::may_go);
             self.strays(totals.strays, tell).await?;
             if !again {
                 return Ok(());

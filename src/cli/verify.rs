@@ -73,7 +73,16 @@ impl Verify {
         });
         let summary = summary.await;
         progress.clear();
-        let summary = summary.map_err(failed)?;
+        let summary = match summary {
+            Ok(summary) => summary,
+            Err(error) => {
+                // What was begun is ended: whoever reads it learns why there is no more.
+                if self.json && printed.is_ok() {
+                    print(&format!("],\n\"error\":{}}}\n", serde_json::Value::from(error.to_string())))?;
+                }
+                return Err(failed(error));
+            }
+        };
         store.close().await;
         printed?;
         let Summary { sagas, found, repaired, left } = summary;

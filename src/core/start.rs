@@ -54,7 +54,7 @@ impl std::fmt::Display for InputError {
 }
 
 /// Longest business key, in characters: what fits a header, an index and a person's eye.
-const LONGEST_KEY: usize = 255;
+pub const LONGEST_KEY: usize = 255;
 
 /// What is wrong with an input, and the business key that follows from it.
 ///

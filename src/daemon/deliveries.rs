@@ -16,7 +16,7 @@ use crate::definitions::{Definitions, Elsewhere};
 use crate::engine::{dead_letter, keep};
 use crate::intake::{ForKey, Item, Keyed, Request, Settle, Share, Start, signal};
 use crate::metrics::EVENTS_UNCLAIMED;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::subscriptions::{Concern, Event};
 use crate::wire::incoming::{Meaning, Signal, Target, asks_for_answer, read};
 use crate::wire::put_off;
@@ -116,6 +116,10 @@ impl<S: Store> Reader<S> {
                 concerns
             }
         };
+        if requests.is_empty() && put_off::addressee(&delivery.message).is_some() {
+            let why = "nobody begins a saga with it any more that was to begin one; hand it in again once its definition is loaded";
+            return vec![keep(&*self.clock, delivery, "unclaimed_event", why.to_owned(), None)];
+        }
         if requests.is_empty() {
             // Of orders of others, or what nobody wants to hear any more.
             metrics::counter!(EVENTS_UNCLAIMED).increment(1);
@@ -182,9 +186,14 @@ impl<S: Store> Reader<S> {
             match self.definitions.elsewhere().await {
                 Ok(elsewhere) => *known = Some(elsewhere),
                 // The engine says so too, and nothing else goes on until the database is back.
-                Err(error) => {
-                    tracing::debug!(%error, "what was delivered waits for the database");
+                Err(StoreError::Unavailable(why)) => {
+                    tracing::debug!(%why, "what was delivered waits for the database");
                     tokio::time::sleep(STORE_PAUSE).await;
+                }
+                // Answers must go on, whatever the definitions of others are.
+                Err(error) => {
+                    tracing::error!(%error, "what definitions other daemons have can't be read, and is passed over");
+                    *known = Some(Arc::default());
                 }
             }
         }

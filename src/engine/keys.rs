@@ -56,8 +56,16 @@ impl Round {
         if !self.sagas.contains_key(&saga) {
             return self.missing(saga, item);
         }
+        // One that ended, and has no use for it: it may be for the next that has its key.
+        let is_over = |work: &Work| may_take_over(&work.pinned.definition, &claim_of(keyed), work.saga.status());
         match &keyed.what {
-            ForKey::Signal(input) => self.decide_saga(saga, input, item, names, signer),
+            ForKey::Signal(input) => {
+                let later = self.sagas.get(&saga).is_some_and(|work| work.fresh && is_over(work));
+                match later.then(|| put_off_for(keyed, item, names)).flatten() {
+                    Some(later) => later,
+                    None => self.decide_saga(saga, input, item, names, signer),
+                }
+            }
             ForKey::Event(event) => {
                 let before = self.entries_of(saga);
                 let mut outcome = Outcome::Nobody;
@@ -67,9 +75,6 @@ impl Round {
                         return outcome;
                     }
                 }
-                // One that ended, and had no use for it: it may be for the next that has its key.
-                let is_over =
-                    |work: &Work| may_take_over(&work.pinned.definition, &claim_of(keyed), work.saga.status());
                 match self.sagas.get(&saga).is_some_and(is_over) && self.entries_of(saga) == before {
                     true => put_off_for(keyed, item, names).unwrap_or(outcome),
                     false => outcome,

@@ -57,6 +57,9 @@ const BATCH: usize = 512;
 /// How long a confirmed outbox row may wait for a commit to be deleted with.
 const DELETE_WITHIN: Duration = Duration::from_millis(100);
 
+/// How long a delivery waits for its answer to be delivered.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
+
 /// Waits between attempts to reach the database.
 const STORE_RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 
@@ -376,7 +379,7 @@ impl<S: Store> Engine<S> {
             }
         }
         for (saga, waits) in round.into_sagas() {
-            if stale.contains(&saga.saga.id) || distrusted.contains(&saga.saga.id) {
+            if stale.contains(&saga.saga.id) {
                 continue;
             }
             saga.count();
@@ -384,7 +387,8 @@ impl<S: Store> Engine<S> {
             if let Some(due) = waits {
                 self.wake_at(saga.saga.id, due, now);
             }
-            if !saga.saga.status().is_terminal() {
+            // One that something has yet to be decided for is read again.
+            if !saga.saga.status().is_terminal() && !distrusted.contains(&saga.saga.id) {
                 let Work { saga, pinned, state_size, input_size, .. } = saga;
                 self.cache.put(Cached { saga, pinned, input_size }, state_size);
             }
@@ -474,19 +478,33 @@ impl<S: Store> Engine<S> {
                 _ = outbox.deliver(Arc::new(answer)) => delivery.receipt.ack(),
                 // The delivery comes again, and is answered again.
                 () = delivery.receipt.gone() => {}
+                // Others wait behind it. Whoever asks again is answered.
+                () = tokio::time::sleep(ANSWER_PATIENCE) => {
+                    let queue = &delivery.message.properties.reply_to;
+                    tracing::warn!(queue, "an answer can't be delivered, and is given up: its queue confirms nothing");
+                    delivery.receipt.ack();
+                }
             }
         });
     }
 
-    /// The copy that comes back later first, then the acknowledgement, however long that takes: nothing else has the message.
+    /// The copy that comes back later first, then the acknowledgement, however long that takes: nothing else has the message. Unless its
+    /// channel is gone: then it comes again.
     fn give_back(&self, settle: Settle, copy: Outgoing) {
         metrics::counter!(crate::metrics::PUT_OFF).increment(1);
         let (outbox, message) = (self.outbox.clone(), Arc::new(copy));
         tokio::spawn(async move {
-            while outbox.deliver(Arc::clone(&message)).await == Taken::No {
-                let queue = &message.routing_key;
-                tracing::warn!(queue, "the broker does not take what is put off; it is tried again");
-                tokio::time::sleep(PUT_OFF_AGAIN).await;
+            let copied = async {
+                while outbox.deliver(Arc::clone(&message)).await == Taken::No {
+                    let queue = &message.routing_key;
+                    tracing::warn!(queue, "the broker does not take what is put off; it is tried again");
+                    tokio::time::sleep(PUT_OFF_AGAIN).await;
+                }
+            };
+            tokio::select! {
+                biased;
+                () = copied => {}
+                () = settle.gone() => return,
             }
             settle.acknowledge();
         });

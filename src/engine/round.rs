@@ -234,7 +234,8 @@ impl Round {
                 work.take(decision, names, signer, &*self.clock, self.lease, self.now);
                 Outcome::Saga { about, result: Ok(()) }
             }
-            Ok(Err(_)) if !work.fresh && untouched => Outcome::Undecided(id),
+            // Nor is a letter kept, or an operator refused, on what may be an old state.
+            Ok(Err(_)) if !work.fresh && (untouched || matches!(input, Input::Signal { .. })) => Outcome::Undecided(id),
             Ok(Err(forbidden)) => {
                 if matches!(input, Input::Signal { .. }) {
                     self.keep(item, "unwanted_signal", &forbidden.to_string());

@@ -203,6 +203,8 @@ pub(super) struct Broken {
     pub(super) why: String,
     /// The sequence number of its next journal entry.
     next_seq: u64,
+    /// The version that its journal leads to.
+    journaled: u64,
     /// Its journal already says so.
     told: bool,
 }
@@ -218,7 +220,8 @@ impl Broken {
             _ => false,
         };
         let told = entries.last().is_some_and(|entry| said(entry));
-        Broken { row, saga, why, next_seq, told }
+        let journaled = last.map_or(0, |last| last.version);
+        Broken { row, saga, why, next_seq, journaled, told }
     }
 
     /// Leaves the saga to an operator; `None` if that was done before. A state that can't be read stays as it is: only its row and its journal
@@ -228,7 +231,7 @@ impl Broken {
             return None;
         }
         let entry = Entry::Suspended { reason: self.why.clone(), spot: None, actor: None };
-        let version = self.row.version + 1;
+        let version = self.row.version.max(self.journaled) + 1;
         let row = match self.saga.clone() {
             Some(mut saga) => {
                 apply(&mut saga, &entry, now);

@@ -20,6 +20,9 @@ use crate::broker::names::Names;
 const FIRST: Duration = Duration::from_millis(800);
 const FACTOR: u32 = 8;
 
+/// Bytes that its properties may have: half a frame, as RabbitMQ has them.
+const MOST_HEADERS: usize = 64 << 10;
+
 /// For whom alone a message is that was put off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addressee {
@@ -46,6 +49,10 @@ pub fn put_off(names: &Names, message: &Incoming, to: &Addressee, times: u32) ->
     set(header::PUT_OFF_FROM, message.queue.as_str().into());
     set(header::PUT_OFF_FOR, to.definition.as_str().into());
     to.key.iter().for_each(|key| drop(set(header::PUT_OFF_KEY, key.as_str().into())));
+    // What does not fit into a frame could never be handed over.
+    if crate::store::encode(&properties).len() > MOST_HEADERS {
+        return None;
+    }
     // The broker closes the channel on a `user_id` that is not the one we are connected as.
     properties.user_id = None;
     properties.expiration = None;

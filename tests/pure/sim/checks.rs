@@ -48,6 +48,8 @@ pub(crate) struct Checks {
     pub(crate) sagas: BTreeMap<SagaId, (Saga, Arc<Pinned>)>,
     /// Lifecycle events by id.
     events: BTreeMap<String, Value>,
+    /// The ids of those that follow from what was committed.
+    promised: BTreeSet<String>,
     /// Subjects and types of all lifecycle events.
     told: BTreeSet<(String, String)>,
     /// The idempotency keys of each action of each unit.
@@ -269,6 +271,16 @@ impl Checks {
         if self.events.insert(id.clone(), event.clone()).is_some_and(|before| before != event) {
             self.breach("told", format!("the event {id} differs from itself"));
         }
+    }
+
+    /// These lifecycle events follow from what was committed.
+    pub(crate) fn promised(&mut self, events: impl Iterator<Item = String>) {
+        self.promised.extend(events);
+    }
+
+    /// A lifecycle event that nobody was told of.
+    pub(crate) fn untold(&self) -> Option<&String> {
+        self.promised.iter().find(|id| !self.events.contains_key(*id))
     }
 
     /// Whether the end of a saga was told.

@@ -50,7 +50,7 @@ impl Mutant {
         match self {
             Mutant::AcknowledgesBeforeCommit => &["acknowledged-after-commit"],
             // What is not sent again is either told by nobody, or waited for in vain.
-            Mutant::ForgetsTheOutbox => &["told", "nothing-lost", "ends"],
+            Mutant::ForgetsTheOutbox => &["told", "nothing-lost", "ends", "at-rest"],
             Mutant::IgnoresTheVersion => &["replay", "first-decides", "once"],
             Mutant::IgnoresLateSuccesses => &["effect"],
             Mutant::UndoesInAnyOrder => &["reverse"],
@@ -60,7 +60,7 @@ impl Mutant {
             Mutant::TrustsWakeUps => &["on-time"],
             Mutant::AppliesDuplicates => &["first-decides"],
             // What came back is sent after all: done, though its saga has gone on without it, or found at rest.
-            Mutant::KeepsWhatIsSettled => &["effect", "ends"],
+            Mutant::KeepsWhatIsSettled => &["effect", "ends", "at-rest"],
         }
     }
 }

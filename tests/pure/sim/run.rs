@@ -23,7 +23,7 @@ use super::daemon::Daemon;
 use super::mutants::{self, Mutant};
 use super::plan::{Misfortune, Plan, Way, What};
 use super::store::Decks;
-use super::world::{Happening, SECRET, World, garbage};
+use super::world::{HEARTBEAT, Happening, SECRET, World, garbage};
 
 /// Once all is well, everything must have ended after so long. The longest that anything waits for are some attempts of 20 s, twice.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -150,6 +150,7 @@ impl Run {
             Happening::Order(nth) => self.order(nth),
             Happening::Mishap(nth) => self.mishap(nth),
             Happening::Over(nth) => self.over(nth),
+            Happening::Silence(daemon) => self.world.disconnect(daemon),
             Happening::Calm => {
                 self.world.trace(|| "from now on all is well".to_owned());
                 let mut state = self.world.lock();
@@ -167,7 +168,9 @@ impl Run {
             Happening::Look => {
                 let Some(left) = self.left() else { return false };
                 if self.world.now().since(self.calm_at) > PATIENCE {
-                    self.world.breach("ends", left);
+                    let all_ended =
+                        self.world.lock().checks.sagas.values().all(|(saga, _)| saga.status().is_terminal());
+                    self.world.breach(if all_ended { "at-rest" } else { "ends" }, left);
                     return true;
                 }
                 self.looks += 1;
@@ -187,7 +190,13 @@ impl Run {
         let count = self.daemons.len();
         match mishap.what {
             Misfortune::Kill(daemon) => self.daemons[daemon % count].kill(),
-            Misfortune::Freeze(daemon) => self.daemons[daemon % count].freeze(true),
+            Misfortune::Freeze(daemon) => {
+                self.daemons[daemon % count].freeze(true);
+                // The broker gives up on it: what it has in hand comes to others.
+                if mishap.lasts > HEARTBEAT {
+                    self.world.plan(HEARTBEAT, Happening::Silence(daemon % count));
+                }
+            }
             Misfortune::Cut(daemon) => self.world.disconnect(daemon % count),
             Misfortune::StoreAway => self.world.lock().store_away = true,
             Misfortune::BrokerAway => {
@@ -449,6 +458,10 @@ impl Run {
             if !stored.is_empty() {
                 self.judge_effects(saga, pinned);
             }
+        }
+        let untold = self.world.lock().checks.untold().cloned();
+        if let Some(untold) = untold {
+            fail("told", format!("the event {untold} was not published"));
         }
         self.judge_children(&sagas);
         self.judge_starts(&plan, &sagas);

@@ -136,7 +136,7 @@ impl SagaPlan {
             "child" => String::new(),
             name => format!("[[start]]\nexchange = 'ev'\nrouting_key = '{name}.begin'\ninput = '{{{{ body }}}}'\n"),
         };
-        let steps: String = self.steps.iter().map(|step| step.toml(&self.steps, &self.name)).collect();
+        let steps: String = self.steps.iter().map(|step| step.toml(&self.steps, self)).collect();
         format!(
             "name = '{}'\ndescription = 'edition {}'\n{key}{deadline}{gate}{retention}events = 'step'\n\
              on_compensation_failure = '{policy}'\n[defaults]\nexchange = 'e'\n\
@@ -218,7 +218,8 @@ impl StepPlan {
         matches!(self.kind, Kind::Command | Kind::Probe | Kind::Suspend | Kind::Announced)
     }
 
-    fn toml(&self, all: &[StepPlan], saga: &str) -> String {
+    fn toml(&self, all: &[StepPlan], of: &SagaPlan) -> String {
+        let saga = &of.name;
         let at = self.name;
         let after: Vec<String> = self.after.iter().map(|earlier| format!("'s{earlier}'")).collect();
         let kind = match self.kind {
@@ -235,7 +236,10 @@ impl StepPlan {
                 toml += &(text + "\n");
             }
         };
-        line(self.is_command(), format!("timeout = '{}s'\nretry.attempts = {}", self.timeout, self.attempts));
+        line(
+            self.is_command(),
+            format!("timeout = '{}s'\nretry.attempts = {}", self.timeout + u64::from(of.edition), self.attempts),
+        );
         line(matches!(self.kind, Kind::Signal(true) | Kind::Event(true)), "timeout = '9s'".into());
         line(
             self.kind == Kind::Probe,

@@ -219,9 +219,14 @@ impl Store for Line {
         let chance = self.reach().await?;
         let mutant = self.world.lock().mutant;
         let mistaken = mutant.map(|mutant| self.mistaken(mutant, batch));
-        let batch = mistaken.as_ref().unwrap_or(batch);
+        let (promised, batch) = (batch, mistaken.as_ref().unwrap_or(batch));
         let committed = self.store.commit(batch).await?;
         self.check(batch, &committed);
+        let events = (promised.sagas.iter().filter(|write| !committed.stale.contains(&write.id)))
+            .flat_map(|write| &write.outbox)
+            .filter(|row| row.message.exchange == "sagad.events")
+            .filter_map(|row| row.message.properties.message_id.clone());
+        self.world.lock().checks.promised(events);
         let (faults, troubled) = {
             let state = self.world.lock();
             (state.plan.faults, state.troubled)

@@ -91,6 +91,8 @@ pub(crate) enum Happening {
     Mishap(usize),
     /// The mishap is over.
     Over(usize),
+    /// The broker hears nothing of a daemon, and closes its connections.
+    Silence(usize),
     /// From now on all is well.
     Calm,
     /// An operator looks at what is stuck, and whether all is over.
@@ -411,7 +413,8 @@ impl State {
             self.note(now, || format!("daemon {daemon}: the link breaks before {id} is out"));
             return Fate::Broken;
         }
-        let is_command = message.mandatory && message.exchange == "e";
+        let to_a_child = message.routing_key == self.names.queue(Inbox::Children);
+        let is_command = message.mandatory && (message.exchange == "e" || to_a_child);
         if is_command && goes_wrong("returned", faults.returned) {
             self.note(now, || format!("the broker returns {id}"));
             return Fate::Returned;
