@@ -265,6 +265,7 @@ impl<A: Audit> Walk<'_, A> {
         let mut first = true;
         loop {
             let mut totals = self.store.totals(STRAYS).await?;
+            let full = totals.strays.len() >= STRAYS;
             // What may not go was told the first time.
             totals.strays.retain(|stray| first || stray.may_go());
             first = false;
@@ -285,7 +286,7 @@ impl<A: Audit> Walk<'_, A> {
                 }
             });
             self.tell(counters.collect(), tell);
-            let again = self.options.repair && totals.strays.iter().any(Stray::may_go);
+            let again = full && self.options.repair && totals.strays.iter().any(Stray::may_go);
             self.strays(totals.strays, tell).await?;
             if !again {
                 return Ok(());
