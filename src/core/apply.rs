@@ -131,6 +131,7 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
                 if let Some(state) = action_of(saga, *spot, action) {
                     state.handled = true;
                     state.unanswered.clear();
+                    state.held.clear();
                     state.last_failure = None;
                     state.progress = Progress::Succeeded { at, reply: reply.clone() };
                 }
@@ -140,6 +141,7 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
             if let Some(state) = action_of(saga, *spot, *action) {
                 state.handled = true;
                 state.unanswered.clear();
+                state.held.clear();
                 state.last_failure = None;
                 state.progress = Progress::Succeeded { at, reply: reply.clone() };
             }
@@ -161,6 +163,7 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
                 && let Some(state) = action_of(saga, *spot, Action::Execute)
             {
                 state.unanswered.clear();
+                state.held.clear();
                 state.handled = false;
                 state.progress = Progress::Failed { at, failure: failure.clone(), by: None };
             }
@@ -168,12 +171,18 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
         Entry::AttemptFailed { spot, action, attempt, failure, handling } => {
             if let Some(state) = action_of(saga, *spot, *action) {
                 state.handled |= *handling == Handling::Answered;
-                state.last_failure = Some(failure.clone());
+                // What turns out of a copy of it when all is over does not lead to another attempt.
+                if !matches!(state.progress, Progress::Failed { .. }) {
+                    state.last_failure = Some(failure.clone());
+                }
                 if *handling == Handling::Maybe {
                     if state.unanswered.len() == MOST_UNANSWERED {
                         state.unanswered.remove(1);
                     }
                     state.unanswered.push(*attempt);
+                    if failure.reason.is_of_a_dead_letter() && state.held.len() < MOST_UNANSWERED {
+                        state.held.push(*attempt);
+                    }
                 }
             }
         }
@@ -231,6 +240,7 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
             };
             if let Some(state) = action_of(saga, *spot, action) {
                 state.unanswered.clear();
+                state.held.clear();
                 state.handled &= *outcome != Resolution::Failed;
             }
             if action == Action::Execute {

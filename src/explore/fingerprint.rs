@@ -86,13 +86,19 @@ fn essence(definition: &Definition, saga: &Saga, most: u32, on_its_way: impl Fn(
 fn simplify(state: &mut ActionState, action: Action, most: u32, alone: bool) {
     state.started_at = None;
     let plain = |failure: &mut Failure| {
-        let reason = if failure.reason == Reason::Timeout { Reason::Timeout } else { Reason::Failure };
+        let reason = match failure.reason {
+            Reason::Timeout => Reason::Timeout,
+            // Another copy may yet come back.
+            reason if reason.is_of_a_dead_letter() => Reason::Expired,
+            _ => Reason::Failure,
+        };
         *failure = Failure::new(reason, "");
     };
     state.last_failure = None;
     if action == Action::Compensate {
         // Only of an execute it matters whether anybody knows.
         state.unanswered.clear();
+        state.held.clear();
         state.handled = false;
     }
     match &mut state.progress {
@@ -103,7 +109,9 @@ fn simplify(state: &mut ActionState, action: Action, most: u32, alone: bool) {
                 (state.attempt, state.spent, state.void) = (1, 0, 0);
                 *by = by.map(|_| 1);
                 state.unanswered.truncate(1);
+                state.held.truncate(1);
                 state.unanswered.iter_mut().for_each(|attempt| *attempt = 1);
+                state.held.iter_mut().for_each(|attempt| *attempt = 1);
             }
         }
         _ => {
@@ -112,6 +120,8 @@ fn simplify(state: &mut ActionState, action: Action, most: u32, alone: bool) {
             (state.attempt, state.spent, state.void) = (state.attempt - old, 0, 0);
             state.unanswered.iter_mut().for_each(|attempt| *attempt = attempt.saturating_sub(old));
             state.unanswered.dedup();
+            state.held.iter_mut().for_each(|attempt| *attempt = attempt.saturating_sub(old));
+            state.held.dedup();
         }
     }
 }

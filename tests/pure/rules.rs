@@ -930,6 +930,42 @@ fn a_dead_letter_after_the_end_can_call_for_an_undo() {
 }
 
 #[test]
+fn of_two_copies_of_a_command_the_one_that_was_handled_counts() {
+    // The first was dropped by a full queue; the second, sent because the first was not confirmed, was in somebody's hands.
+    let mut play = Play::of(&once("a", ""));
+    play.comes_back("a 1", Reason::MaxLength, false);
+    play.is(Status::Compensated);
+    assert_eq!(play.step("a"), "failed");
+    play.sends(&["a 1"]);
+    play.comes_back("a 1", Reason::DeliveryLimit, true);
+    play.sends(&["undo a 1"]);
+    assert!(play.command("undo a 1").in_doubt);
+    play.comes_back("a 1", Reason::DeliveryLimit, true);
+    play.sends(&[]);
+    play.success("undo a 1");
+    play.is(Status::Compensated);
+    // The same while another attempt is on its way, whose end leaves the first in doubt.
+    let mut play = Play::of(&step("a", ""));
+    play.comes_back("a 1", Reason::MaxLength, false);
+    play.comes_back("a 1", Reason::Rejected, false);
+    play.timer();
+    play.sends(&["a 1", "a 2"]);
+    play.comes_back("a 2", Reason::MaxLength, false);
+    play.sends(&["undo a 1"]);
+    // In whichever order they come.
+    let mut play = Play::of(&once("a", ""));
+    play.comes_back("a 1", Reason::Rejected, false);
+    play.comes_back("a 1", Reason::Expired, false);
+    play.sends(&["a 1", "undo a 1"]);
+    assert_eq!(play.saga.unit(0.into()).unwrap().execute.unanswered, [1]);
+    // A participant's own word stands.
+    let mut play = Play::of(&once("a", ""));
+    play.failure("a 1");
+    play.comes_back("a 1", Reason::Rejected, false);
+    play.sends(&["a 1"]);
+}
+
+#[test]
 fn a_rejected_compensation_is_tried_again() {
     let mut play = Play::of(&sequence(&["a", "b"]));
     play.success("a 1");

@@ -14,7 +14,7 @@ use crate::core::entry::{Entry, Handling};
 use crate::core::id::{Action, Spot, StepIx, Ticket};
 use crate::core::input::{Bearing, Forbidden, Input};
 use crate::core::retry::backoff;
-use crate::core::saga::{Addressee, Failure, Phase, Progress, Reason, Tally, Unit};
+use crate::core::saga::{ActionState, Addressee, Failure, Phase, Progress, Reason, Tally, Unit};
 
 impl Transition<'_> {
     pub(super) fn take(&mut self, input: Input) -> Result<(), Forbidden> {
@@ -222,12 +222,13 @@ impl Transition<'_> {
         failure: Failure,
         delivered_before: bool,
     ) -> Option<Ignored> {
-        let Some(state) = self.saga.unit(spot).map(|unit| unit.action(action)) else {
-            return Some(Ignored::UnknownAttempt);
-        };
+        let Some(unit) = self.saga.unit(spot) else { return Some(Ignored::UnknownAttempt) };
+        let state = unit.action(action);
         if attempt == 0 || attempt > state.attempt {
             return Some(Ignored::UnknownAttempt);
         }
+        // An undo that is on its way, or done, serves either case.
+        let open = action == Action::Execute && unit.compensate.is_untouched() && is_open_to_doubt(state, attempt);
         // Whatever the broker says of a command that a participant said to be at, that participant had it.
         let taken = state.pending && attempt == state.attempt;
         let handling = match failure.reason {
@@ -237,10 +238,14 @@ impl Transition<'_> {
         };
         if state.in_flight() && attempt == state.attempt {
             self.fail_attempt(spot, action, failure, handling);
-        } else if handling == Handling::Never && state.unanswered.contains(&attempt) {
+        } else if handling == Handling::Never && state.unanswered.contains(&attempt) && !state.held.contains(&attempt) {
             self.record(Entry::NeverRan { spot, action, attempt, failure });
             self.take_up_again(spot);
             self.go_on_with(spot);
+        } else if handling == Handling::Maybe && open {
+            // Another copy of it had come back unhandled; this one was in somebody's hands.
+            self.record(Entry::AttemptFailed { spot, action, attempt, failure, handling });
+            self.owe_again(spot);
         } else {
             return Some(Ignored::Settled);
         }
@@ -318,4 +323,19 @@ impl Transition<'_> {
             self.turn_round(saga_error(Reason::Deadline, "the saga's deadline has passed"), None);
         }
     }
+}
+
+/// Whether it would be news that an attempt may have been handled: nobody has said how the action ended, and it was not thought of that attempt.
+fn is_open_to_doubt(state: &ActionState, attempt: u32) -> bool {
+    let undecided = match &state.progress {
+        Progress::Scheduled { .. } => true,
+        Progress::Running { .. } => attempt < state.attempt,
+        // Of what the broker said, or nobody.
+        Progress::Failed { failure, by: None, .. } => matches!(
+            failure.reason,
+            Reason::Expired | Reason::MaxLength | Reason::Unroutable | Reason::Timeout | Reason::Deadline
+        ),
+        _ => false,
+    };
+    undecided && attempt > state.void && !state.unanswered.contains(&attempt)
 }

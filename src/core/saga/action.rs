@@ -31,6 +31,9 @@ pub struct ActionState {
     /// Attempts that the participant may have handled without an answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unanswered: Vec<u32>,
+    /// Those of them that the broker says somebody had in hand. Another copy of one may come back unhandled: that changes nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<u32>,
     /// Whether a participant had its hands on it for certain: it said what came of it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub handled: bool,

@@ -53,6 +53,12 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Whether it is what the broker says of a command that comes back.
+    pub fn is_of_a_dead_letter(self) -> bool {
+        use Reason::{DeliveryLimit, Expired, MaxLength, Rejected, Unroutable};
+        matches!(self, Rejected | Expired | DeliveryLimit | MaxLength | Unroutable)
+    }
+
     /// All of them.
     pub const ALL: [Reason; 12] = [
         Reason::Failure,
