@@ -16,6 +16,8 @@ mod scope;
 mod send;
 mod take;
 
+pub use self::family::end_of;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Orders of sagas to their children that can't be carried out: whoever gave one is told at once.
+//! Orders of sagas to their children that can't be carried out, or were long ago: whoever gave one is told at once.
 
 use serde_json::json;
 
@@ -14,6 +14,7 @@ pub(super) fn refused_order(child: SagaId, outcome: &Outcome) -> Option<RawAnswe
         Some(RawAnswer::new(Some(said), body))
     };
     match outcome {
+        Outcome::Ended { answer, .. } => Some(answer.clone()),
         Outcome::Start { result: Ok(started), .. } if started.saga == child => None,
         Outcome::Start { result: Ok(started), .. } => {
             let message = format!("its key is in use by the saga {}", started.saga);

@@ -13,7 +13,8 @@ use super::work::{Broken, Work};
 use crate::broker::message::Outgoing;
 use crate::broker::names::Names;
 use crate::clock::Clock;
-use crate::core::decide::{Decide, Ignored};
+use crate::core::answer::RawAnswer;
+use crate::core::decide::{Decide, Ignored, end_of};
 use crate::core::definition::Priority;
 use crate::core::id::SagaId;
 use crate::core::input::{Forbidden, Input};
@@ -33,6 +34,8 @@ use crate::wire::signature::Signer;
 pub(super) enum Outcome {
     /// Of a start; the saga whose commit it depends on.
     Start { about: Option<SagaId>, result: Result<Started, Refusal> },
+    /// Of an order to a child that has had it, and has ended: what it answers.
+    Ended { about: SagaId, answer: RawAnswer },
     /// Of something that happened to a saga.
     Saga { about: SagaId, result: Result<(), Refusal> },
     /// The cached state changes nothing for it, but that state may be an old one: to be decided again on the stored one.
@@ -49,7 +52,7 @@ impl Outcome {
     pub(super) fn about(&self) -> Option<SagaId> {
         match self {
             Outcome::Start { about, .. } => *about,
-            Outcome::Saga { about, .. } | Outcome::Undecided(about) => Some(*about),
+            Outcome::Saga { about, .. } | Outcome::Ended { about, .. } | Outcome::Undecided(about) => Some(*about),
             Outcome::Kept { .. } | Outcome::Nobody | Outcome::PutOff(_) => None,
         }
     }
@@ -302,6 +305,9 @@ impl Round {
             return Outcome::Start { about: None, result: Err(Forbidden::State(why.clone()).into()) };
         }
         if let Some(work) = self.sagas.get(&id) {
+            if let Some(answer) = end_of(&work.pinned.definition, &work.saga) {
+                return Outcome::Ended { about: id, answer };
+            }
             let started = Started { saga: id, status: work.saga.status(), created: true };
             return Outcome::Start { about: Some(id), result: Ok(started) };
         }

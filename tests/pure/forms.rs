@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sagad::core::answer::{Outcome, RawAnswer};
-use sagad::core::decide::{Ask, ChildOrder, Effect, Ignored};
+use sagad::core::decide::{Ask, ChildOrder, Effect, Ignored, end_of};
 use sagad::core::entry::{Entry, Resolution};
 use sagad::core::id::{Action, SagaId, Spot, Ticket};
 use sagad::core::input::{Bearing, Forbidden, Input, Order};
@@ -650,6 +650,22 @@ fn a_child_tells_its_parent_how_it_ends() {
     let (mut play, _) = child(&sequence(&["a"]));
     play.failure("a 1");
     assert_eq!(told(&play)[1..], [(Action::Execute, 1, Outcome::Failure)]);
+}
+
+#[test]
+fn a_child_that_has_ended_tells_whoever_asks_it_again_to_begin() {
+    // An operator may have the step tried again long after the child's answer came.
+    let (mut play, _) = child(&(sequence(&["a"]) + "[output]\nsum = 7\n"));
+    assert_eq!(end_of(&play.definition, &play.saga), None, "it will answer");
+    play.success("a 1");
+    let answer = end_of(&play.definition, &play.saga).expect("its answer");
+    assert_eq!((answer.outcome, answer.body), (Some(Outcome::Success), json!({ "sum": 7 })));
+    let (mut play, _) = child(&sequence(&["a"]));
+    play.failure("a 1");
+    assert_eq!(end_of(&play.definition, &play.saga).expect("its answer").outcome, Some(Outcome::Failure));
+    let mut alone = Play::of(&sequence(&["a"]));
+    alone.success("a 1");
+    assert_eq!(end_of(&alone.definition, &alone.saga), None, "nobody runs it");
 }
 
 #[test]

@@ -11,12 +11,27 @@ use serde_json::{Value, json};
 use super::{Effect, Ignored, ParentAnswer, Transition};
 use crate::core::answer::{Outcome, RawAnswer};
 use crate::core::apply::saga_error;
+use crate::core::definition::Definition;
 use crate::core::entry::Entry;
 use crate::core::id::{Action, Ticket};
-use crate::core::saga::{Parent, Phase, Reason};
+use crate::core::saga::{Parent, Phase, Reason, Saga};
 
 /// Sagas below sagas: a definition that runs itself has to end somewhere.
 pub(super) const DEEPEST: u32 = 8;
+
+/// How a saga that has ended answers the step that asks it to begin once more; `None` while it is under way: it will answer.
+pub fn end_of(definition: &Definition, saga: &Saga) -> Option<RawAnswer> {
+    let mut saga = saga.clone();
+    // Whatever became of its undo, it is not that which is asked for.
+    saga.parent.as_mut()?.undo = None;
+    let at = saga.updated_at;
+    let mut transition = Transition::new(definition, saga, at);
+    transition.tell_parent();
+    match transition.effects.pop() {
+        Some(Effect::Answer(ParentAnswer { answer, .. })) => Some(answer),
+        _ => None,
+    }
+}
 
 impl Transition<'_> {
     /// The saga that runs this one wants it undone.

@@ -70,6 +70,8 @@ pub(crate) struct State {
     pub(crate) doomed: BTreeSet<usize>,
     pub(crate) participants: Participants,
     pub(crate) checks: Checks,
+    /// Commands that a full queue dropped.
+    dropped: BTreeSet<String>,
     /// Messages by id, to tell a second sending from the first.
     sent: BTreeMap<String, u32>,
     pub(crate) trace: Option<Vec<String>>,
@@ -179,6 +181,7 @@ impl World {
             doomed: BTreeSet::new(),
             participants: Participants::default(),
             checks: Checks::default(),
+            dropped: BTreeSet::new(),
             sent: BTreeMap::new(),
             trace: traced.then(Vec::new),
             mark: 0,
@@ -517,13 +520,19 @@ impl State {
         // Of two copies in a queue that drops its head, the death of the first says nothing of the second, and nobody can tell: docs/guarantees.md.
         let twice =
             chance.of("unconfirmed").permille(faults.unconfirmed) || chance.of("deferred").permille(faults.deferred);
+        if self.dropped.contains(id_of(message)) {
+            self.participants.unclear.insert(unit_of(message));
+        }
         if !twice && chance.of("full").permille(faults.absent / 2) {
+            self.dropped.insert(id_of(message).to_owned());
             self.bury(&command, "maxlen", now, chance);
             return;
         }
-        let wait = match chance.of("absent").permille(faults.absent) {
-            true => chance.of("wait").millis(1_000..40_000),
-            false => chance.of("wait").millis(1..15),
+        // Of two copies the first is taken first: both wait alike.
+        let queue = self.chance.of(("queue", id_of(message)));
+        let wait = match queue.of("absent").permille(faults.absent) {
+            true => queue.of("wait").millis(1_000..40_000),
+            false => queue.of("wait").millis(1..15),
         };
         if chance.of("handled twice").permille(faults.handled_twice) {
             let again = now.plus(chance.of("again").millis(1..8_000));
@@ -715,6 +724,10 @@ fn answer_to(names: &Names, message: &Outgoing, outcome: &str, body: Value) -> I
         },
         body: sagad::store::encode(&body),
     }
+}
+
+fn id_of(message: &Outgoing) -> &str {
+    message.properties.message_id.as_deref().unwrap_or_default()
 }
 
 fn key_of(message: &Outgoing) -> String {
