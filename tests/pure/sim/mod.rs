@@ -128,12 +128,13 @@ fn holds_whatever_goes_wrong() {
 
 /// Seeds that broke a promise once, and of what. What a seed draws changes with what can be drawn: what they found has tests of its own
 /// (`forms::a_child_that_has_answered_is_not_waited_for_whatever_comes_late`, `rules::of_two_copies_of_a_command_the_one_that_was_handled_counts`,
-/// [`Mutant::KeepsWhatIsSettled`]).
-const ONCE_FAILED: [(u64, &str); 5] = [
+/// `forms::a_child_that_has_ended_tells_whoever_asks_it_again_to_begin`, [`Mutant::KeepsWhatIsSettled`]).
+const ONCE_FAILED: [(u64, &str); 6] = [
     (5, "the answer to a start over AMQP was given up where its queue confirmed nothing"),
     (2_672, "a command that had come back was sent after all, when a daemon died before it had deleted its row"),
     (5_322, "a participant that had declined did it after all"),
     (1_033_909, "of two copies one was dropped and one was handled and given back, and the first word stood"),
+    (2_002_450, "a child that had ended did not answer whoever asked it again to begin"),
     (8_259, "a late word of an order that a child had answered was waited for for ever"),
 ];
 

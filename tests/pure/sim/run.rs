@@ -543,12 +543,16 @@ impl Run {
 
     /// What is kept as a dead letter is what nobody could read or place.
     fn judge_letters(&self, plan: &Plan) {
-        let letters = self.store.dead_letters(None, 1_000).now_or_never().and_then(Result::ok).unwrap_or_default();
+        // All of them: one whose acknowledgement is lost is kept each time that it comes.
+        let letters = self.store.snapshot().dead_letters;
         let is_garbage = |properties: &Properties| properties.correlation_id.as_deref() == Some("garbage");
         let garbage = letters.iter().filter(|letter| is_garbage(&letter.message.properties)).count();
         let sent = if plan.faults.garbage > 0 { Inbox::ALL.len() } else { 0 };
         if garbage < sent {
-            self.world.breach("dead-letters", format!("{sent} messages could not be read, and {garbage} were kept"));
+            let others: Vec<&str> = letters.iter().map(|letter| letter.reason.as_str()).take(3).collect();
+            let many = letters.len();
+            let message = format!("{sent} messages could not be read, and {garbage} were kept of {many}: {others:?}");
+            self.world.breach("dead-letters", message);
         }
         let forgets = plan.sagas.iter().any(|saga| saga.forgets());
         let refuses = plan.sagas.iter().any(|saga| saga.refuses());
