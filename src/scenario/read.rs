@@ -208,7 +208,7 @@ impl<'t> Reader<'t> {
     fn expect(&mut self, field: &Field<'t>, definition: &Definition) -> Option<Expect> {
         let mut table = self.table(field, "`expect`", "`expect.status = \"completed\"`")?;
         let statuses = Status::ALL.map(|status| (status.as_str(), status));
-        let step_statuses = STEP_STATUSES.map(|status| (status.as_str(), status.as_str()));
+        let step_statuses = StepStatus::ALL.map(|status| (status.as_str(), status.as_str()));
         let expect = Expect {
             status: table.take("status").and_then(|field| self.word(&field, &statuses)),
             commands: table.take("commands").map(|field| self.commands(&field)),
@@ -269,7 +269,7 @@ impl<'t> Reader<'t> {
 
     fn expected_error(&mut self, field: &Field<'t>, definition: &Definition) -> Option<ExpectedError> {
         let mut table = self.table(field, "`error`", "`error = { step = \"pay\", reason = \"failure\" }`")?;
-        let reasons = REASONS.map(|reason| (reason.as_str(), reason));
+        let reasons = Reason::ALL.map(|reason| (reason.as_str(), reason));
         let error = ExpectedError {
             step: table.take("step").and_then(|field| self.step_of(&field, definition)),
             reason: table.take("reason").and_then(|field| self.word(&field, &reasons)),
@@ -395,32 +395,4 @@ const OUTCOMES: [(&str, Resolution); 4] = [
     ("failed", Resolution::Failed),
     ("compensated", Resolution::Compensated),
     ("given_up", Resolution::GivenUp),
-];
-
-const STEP_STATUSES: [StepStatus; 10] = [
-    StepStatus::Pending,
-    StepStatus::Skipped,
-    StepStatus::Scheduled,
-    StepStatus::Running,
-    StepStatus::Succeeded,
-    StepStatus::Failed,
-    StepStatus::InDoubt,
-    StepStatus::Compensating,
-    StepStatus::Compensated,
-    StepStatus::CompensationFailed,
-];
-
-const REASONS: [Reason; 12] = [
-    Reason::Failure,
-    Reason::Timeout,
-    Reason::Rejected,
-    Reason::Expired,
-    Reason::DeliveryLimit,
-    Reason::MaxLength,
-    Reason::Unroutable,
-    Reason::InvalidReply,
-    Reason::Template,
-    Reason::Deadline,
-    Reason::Cancelled,
-    Reason::Child,
 ];
