@@ -794,6 +794,22 @@ fn a_late_success_that_breaks_its_schema_is_undone_once_more() {
 }
 
 #[test]
+fn what_was_done_and_can_not_be_read_is_undone_once_however_many_attempts_say_so() {
+    let toml = step("a", "reply.schema = { required = ['id'] }");
+    let mut play = Play::of(&toml);
+    play.timer();
+    play.timer();
+    answer(&mut play, 0, Action::Execute, 2, None, json!({ "no": "id" }));
+    play.success("undo a 1");
+    play.is(Status::Compensated);
+    play.fresh();
+    answer(&mut play, 0, Action::Execute, 1, None, json!({ "no": "id" }));
+    assert_eq!(play.ignored, Some(Ignored::Settled));
+    play.is(Status::Compensated);
+    play.sends(&[]);
+}
+
+#[test]
 fn a_probe_that_nobody_can_read_leaves_the_step_in_doubt() {
     let toml = once(
         "a",

@@ -136,8 +136,11 @@ impl Transition<'_> {
                 self.record(Entry::Failed { spot, action, attempt, failure });
             }
             // Done, however late and whatever its answer looks like: what it did is undone, once more if need be.
-            (Progress::Failed { by, .. }, Answer::Failure(failure))
-                if action == Action::Execute && failure.reason == Reason::InvalidReply && *by != Some(attempt) =>
+            (Progress::Failed { by, failure: known, .. }, Answer::Failure(failure))
+                if action == Action::Execute
+                    && failure.reason == Reason::InvalidReply
+                    && known.reason != Reason::InvalidReply
+                    && *by != Some(attempt) =>
             {
                 self.record(Entry::Failed { spot, action, attempt, failure });
                 self.owe_again(spot);
