@@ -96,9 +96,10 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
             }
         }
         Entry::Scheduled { spot, action, due } => set(saga, *spot, *action, Progress::Scheduled { due: *due }),
-        Entry::Sent { spot, action, attempt, deadline } => {
+        Entry::Sent { spot, action, attempt, deadline, body } => {
             if let Some(state) = action_of(saga, *spot, *action) {
                 state.attempt = *attempt;
+                state.asked = body.clone().or(state.asked.take());
                 state.pending = false;
                 state.started_at.get_or_insert(at);
                 state.progress = Progress::Running { deadline: *deadline };

@@ -74,6 +74,9 @@ pub enum Entry {
         attempt: u32,
         /// When the attempt times out; `None`: it does not.
         deadline: Option<Time>,
+        /// What it asks for, where that could not be rendered again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        body: Option<Arc<Value>>,
     },
     /// A step waits for a signal or an event.
     Waiting {

@@ -212,6 +212,33 @@ fn an_optional_step_in_doubt_is_undone_when_the_saga_is() {
 // ---- rule 2: at least once, one key for all attempts of one action ---------------------------------------------------
 
 #[test]
+fn every_attempt_asks_for_the_same_whatever_is_known_by_then_and_its_undo_says_what_that_was() {
+    let graph = [
+        once("a", "optional = true"),
+        step("b", "body = { reply = '{{ steps.a.reply }}', status = '{{ steps.a.status }}' }"),
+    ];
+    let mut play = Play::of(&graph.concat());
+    play.timer();
+    let asked = json!({ "reply": null, "status": "in_doubt" });
+    assert_eq!(play.command("b 1").body, asked);
+    play.success("a 1");
+    play.timer();
+    play.timer();
+    assert_eq!(play.command("b 2").body, asked);
+    play.timer();
+    assert_eq!(play.command("undo b 1").body["command"], asked);
+}
+
+#[test]
+fn a_body_that_can_be_rendered_again_is_not_kept() {
+    let graph = [step("a", ""), step("b", "body.a = '{{ steps.a.reply }}'"), step("c", "body.n = '{{ input.n }}'")];
+    let mut play = Play::of(&graph.concat());
+    ["a 1", "b 1", "c 1"].into_iter().for_each(|command| play.success(command));
+    play.is(Status::Completed);
+    assert!(play.saga.steps.iter().all(|step| step.unit.execute.asked.is_none()));
+}
+
+#[test]
 fn attempts_are_numbered_on_through_time_outs_and_operators() {
     let mut play = stuck();
     play.retry_step("b").unwrap();

@@ -10,7 +10,7 @@ use super::{Ask, ChildOrder, Command, Effect, Event, Transition};
 use crate::core::definition::{self, Execute, Priority, Reply, Retry, Undo};
 use crate::core::entry::Entry;
 use crate::core::id::{Action, SagaId, Spot, StepIx, Ticket};
-use crate::core::saga::{Failure, Reason};
+use crate::core::saga::{Failure, Reason, StepStatus};
 use crate::core::start::as_priority;
 use crate::core::template::{Scope, Template, TemplateError};
 use crate::core::time::Time;
@@ -67,7 +67,7 @@ impl<'a> Transition<'a> {
             Action::Execute | Action::Probe => self.within_the_saga(Some(deadline)).unwrap_or(deadline),
         };
         let expires = (action == Action::Execute && command.expires).then(|| expiration(deadline.since(self.now)));
-        self.record(Entry::Sent { spot, action, attempt: ticket.attempt, deadline: Some(deadline) });
+        self.record_sent(ticket, Some(deadline), &body);
         let (exchange, routing_key) = (command.exchange.clone(), command.routing_key.clone());
         self.effects.push(Effect::Command(Command {
             ticket,
@@ -98,7 +98,7 @@ impl<'a> Transition<'a> {
             Err((place, error)) => return self.fail_template(spot, action, place, &error),
         };
         let deadline = event.timeout.and_then(|timeout| self.within_the_saga(Some(self.now.plus(timeout))));
-        self.record(Entry::Sent { spot, action, attempt: ticket.attempt, deadline });
+        self.record_sent(ticket, deadline, &body);
         let (exchange, routing_key) = (event.exchange.clone(), event.routing_key.clone());
         self.effects.push(Effect::Event(Event { ticket, exchange, routing_key, body, headers, priority }));
     }
@@ -116,6 +116,7 @@ impl<'a> Transition<'a> {
             Ok(input) => input,
             Err(error) => return self.fail_template(spot, action, "input", &error),
         };
+        let asked = input.clone();
         let ask = Ask::Start {
             definition: child.definition.clone(),
             input,
@@ -124,17 +125,16 @@ impl<'a> Transition<'a> {
             priority: self.saga.priority,
             trace: self.saga.trace.clone(),
         };
-        self.order_child(spot, action, ask);
+        self.order_child(spot, action, ask, &asked);
     }
 
     fn undo_child(&mut self, spot: Spot) {
-        self.order_child(spot, Action::Compensate, Ask::Undo);
+        self.order_child(spot, Action::Compensate, Ask::Undo, &Value::Null);
     }
 
-    fn order_child(&mut self, spot: Spot, action: Action, ask: Ask) {
+    fn order_child(&mut self, spot: Spot, action: Action, ask: Ask, asked: &Value) {
         let ticket = self.next(spot, action);
-        let deadline = Some(self.now.plus(TAKEN_UP));
-        self.record(Entry::Sent { spot, action, attempt: ticket.attempt, deadline });
+        self.record_sent(ticket, Some(self.now.plus(TAKEN_UP)), asked);
         if let Some(child) = self.child_of(spot) {
             self.effects.push(Effect::Child(ChildOrder { ticket, child, ask }));
         }
@@ -148,6 +148,32 @@ impl<'a> Transition<'a> {
 
     pub(super) fn runs_child(&self, step: StepIx) -> bool {
         self.definition.steps.get(step).is_some_and(|step| matches!(step.execute, Execute::Saga(_)))
+    }
+
+    /// Records that an attempt goes out, which asks for `body`.
+    fn record_sent(&mut self, ticket: Ticket, deadline: Option<Time>, body: &Value) {
+        let Ticket { spot, action, attempt, .. } = ticket;
+        let first = action == Action::Execute && attempt == 1;
+        let body = (first && !self.is_rendered_alike(spot.step)).then(|| Arc::new(body.clone()));
+        self.record(Entry::Sent { spot, action, attempt, deadline, body });
+    }
+
+    /// Whether what a step asks for can be rendered again later, and is the same: it reads only what is settled for good. An optional step
+    /// that failed may turn out to have succeeded.
+    fn is_rendered_alike(&self, step: StepIx) -> bool {
+        let step = &self.definition.steps[step];
+        let body = match &step.execute {
+            Execute::Publish(event) => event.body.as_ref(),
+            Execute::Saga(child) => child.input.as_ref(),
+            _ => step.command().and_then(|command| command.body.as_ref()),
+        };
+        let is_settled = |path: &[String]| {
+            let [root, name, what, ..] = path else { return path.first().is_none_or(|root| root != "steps") };
+            let read = self.definition.steps.iter().position(|step| *step.name == **name);
+            let ended = |read| matches!(self.tally(read).status(), StepStatus::Succeeded | StepStatus::Skipped);
+            root != "steps" || what != "status" && read.is_some_and(ended)
+        };
+        body.is_none_or(|body| body.references().into_iter().all(|reference| is_settled(&reference.path)))
     }
 
     /// The next attempt of an action.
@@ -222,6 +248,10 @@ impl<'a> Transition<'a> {
 
     /// The body of a command or an event, or the input of a child.
     fn body(&self, spot: Spot, action: Action, scope: &Scope) -> Result<Value, TemplateError> {
+        let unit = self.saga.unit(spot);
+        if let Some(asked) = unit.and_then(|unit| unit.execute.asked.as_ref()).filter(|_| action == Action::Execute) {
+            return Ok(Value::clone(asked));
+        }
         let own = match (action, &self.definition.steps[spot.step].execute) {
             (Action::Execute, Execute::Publish(event)) => event.body.as_ref(),
             (Action::Execute, Execute::Saga(child)) => child.input.as_ref(),
@@ -234,12 +264,12 @@ impl<'a> Transition<'a> {
             Action::Execute => Ok(Value::clone(&self.saga.input)),
             Action::Probe => self.body(spot, Action::Execute, scope),
             Action::Compensate => {
-                // What was sent is rendered again, not kept: it reads only what was settled before the step began.
+                // What was sent is rendered again, unless it was kept.
                 let sent = match self.definition.steps[spot.step].execute {
                     Execute::Wait(_) | Execute::Sleep(_) => Value::Null,
                     _ => self.body(spot, Action::Execute, &self.scope(spot, Action::Execute))?,
                 };
-                let reply = self.saga.unit(spot).and_then(|unit| unit.execute.reply());
+                let reply = unit.and_then(|unit| unit.execute.reply());
                 Ok(json!({ "command": sent, "reply": reply.map_or(Value::Null, |reply| Value::clone(reply)) }))
             }
         }

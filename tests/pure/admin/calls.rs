@@ -25,7 +25,7 @@ use super::{Answer, Rig, id, started};
 const AT: &str = "2026-01-02T03:04:05.678Z";
 
 fn sent(step: usize, action: Action) -> Entry {
-    Entry::Sent { spot: step.into(), action, attempt: 1, deadline: Some(Time(1_767_323_075_678)) }
+    Entry::Sent { spot: step.into(), action, attempt: 1, deadline: Some(Time(1_767_323_075_678)), body: None }
 }
 
 fn succeeded(step: usize, action: Action, reply: Value) -> Entry {

@@ -51,7 +51,7 @@ fn unchanged(saga: &Saga) -> Decided {
 }
 
 fn sent(spot: Spot, action: Action, attempt: u32, now: Time) -> Entry {
-    Entry::Sent { spot, action, attempt, deadline: Some(now.plus(std::time::Duration::from_secs(10))) }
+    Entry::Sent { spot, action, attempt, deadline: Some(now.plus(std::time::Duration::from_secs(10))), body: None }
 }
 
 #[test]
