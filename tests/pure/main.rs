@@ -4,6 +4,7 @@
 mod admin;
 mod architecture;
 mod asyncapi;
+mod behind;
 mod check;
 mod commits;
 mod config;

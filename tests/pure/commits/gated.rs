@@ -3,15 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use sagad::core::id::SagaId;
-use sagad::core::saga::Status;
-use sagad::core::time::Time;
 use sagad::store::memory::MemoryStore;
-use sagad::store::{
-    Batch, Claim, Committed, DeadLetter, Filter, Freed, Holder, JournalRow, OutboxRow, Purged, Source, Store,
-    StoreError, StoredSaga,
-};
+use sagad::store::{Batch, Committed, OutboxRow, Store, StoreError};
 use tokio::sync::mpsc;
-use uuid::Uuid;
 
 /// What becomes of a commit.
 #[derive(Clone, Copy, Debug)]
@@ -68,13 +62,11 @@ impl Gate {
     }
 }
 
-/// Methods of the store behind it.
-macro_rules! behind {
-    ($($method:ident($($name:ident: $type:ty),*) -> $answer:ty;)*) => {
-        $(async fn $method(&self, $($name: $type),*) -> Result<$answer, StoreError> {
-            self.store.$method($($name),*).await
-        })*
-    };
+impl Gated {
+    /// Whatever is only read is there at once.
+    async fn open(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 impl Store for Gated {
@@ -101,30 +93,5 @@ impl Store for Gated {
         }
     }
 
-    behind! {
-        load(ids: &[SagaId]) -> Vec<StoredSaga>;
-        holders(claims: &[Claim]) -> Vec<Holder>;
-        slots(definition: &str) -> Vec<String>;
-        take_due(now: Time, lease: Time, limit: usize) -> Vec<SagaId>;
-        next_due() -> Option<Time>;
-        take_outbox(now: Time, lease: Time, limit: usize) -> Vec<OutboxRow>;
-        keep_outbox(rows: &[(Uuid, u32)], lease: Time) -> Vec<Uuid>;
-        release_outbox() -> ();
-        held(definition: &str, freed: Freed<'_>, limit: usize) -> Vec<SagaId>;
-        held_definitions() -> Vec<String>;
-        purge(definition: &str, ended_before: Time, after: Option<SagaId>, limit: usize) -> Purged;
-        list(filter: &Filter) -> Vec<StoredSaga>;
-        counts() -> Vec<(String, Status, u64)>;
-        journal(saga: SagaId, from: u64) -> Vec<JournalRow>;
-        keep_revision(name: &str, source: &Source) -> u32;
-        revision(name: &str, revision: u32) -> Option<Source>;
-        revisions(name: &str) -> Vec<(u32, Time)>;
-        revisions_in_use() -> Vec<(String, u32)>;
-        all_revisions() -> Vec<(String, u32)>;
-        dead_letters(before: Option<Uuid>, limit: usize) -> Vec<DeadLetter>;
-        dead_letter(id: Uuid) -> Option<DeadLetter>;
-        delete_dead_letter(id: Uuid) -> bool;
-        secret() -> [u8; 32];
-        ping() -> ();
-    }
+    crate::behind::ask_the_store_behind! { after open }
 }

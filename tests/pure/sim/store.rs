@@ -4,16 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::FutureExt;
-use sagad::core::id::SagaId;
-use sagad::core::saga::Status;
-use sagad::core::time::Time;
 use sagad::definitions::Pinned;
 use sagad::store::memory::MemoryStore;
-use sagad::store::{
-    Batch, Birth, Claim, Committed, DeadLetter, Filter, Freed, Holder, JournalRow, OutboxRow, Purged, SagaRow,
-    SagaWrite, Source, Store, StoreError, StoredSaga,
-};
-use uuid::Uuid;
+use sagad::store::{Batch, Birth, Committed, SagaRow, SagaWrite, Store, StoreError, StoredSaga};
 
 use super::chance::Chance;
 use super::mutants::Mutant;
@@ -177,43 +170,8 @@ fn copy(write: &SagaWrite) -> SagaWrite {
     }
 }
 
-/// Methods that only have to get through.
-macro_rules! through {
-    ($($name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
-        $(async fn $name(&self, $($arg: $type),*) -> Result<$result, StoreError> {
-            self.reach().await?;
-            self.store.$name($($arg),*).await
-        })*
-    };
-}
-
 impl Store for Line {
-    through! {
-        load(ids: &[SagaId]) -> Vec<StoredSaga>;
-        holders(claims: &[Claim]) -> Vec<Holder>;
-        slots(definition: &str) -> Vec<String>;
-        take_due(now: Time, lease: Time, limit: usize) -> Vec<SagaId>;
-        next_due() -> Option<Time>;
-        take_outbox(now: Time, lease: Time, limit: usize) -> Vec<OutboxRow>;
-        keep_outbox(rows: &[(Uuid, u32)], lease: Time) -> Vec<Uuid>;
-        release_outbox() -> ();
-        held(definition: &str, freed: Freed<'_>, limit: usize) -> Vec<SagaId>;
-        held_definitions() -> Vec<String>;
-        purge(definition: &str, ended_before: Time, after: Option<SagaId>, limit: usize) -> Purged;
-        list(filter: &Filter) -> Vec<StoredSaga>;
-        counts() -> Vec<(String, Status, u64)>;
-        journal(saga: SagaId, from: u64) -> Vec<JournalRow>;
-        keep_revision(name: &str, source: &Source) -> u32;
-        revision(name: &str, revision: u32) -> Option<Source>;
-        revisions(name: &str) -> Vec<(u32, Time)>;
-        revisions_in_use() -> Vec<(String, u32)>;
-        all_revisions() -> Vec<(String, u32)>;
-        dead_letters(before: Option<Uuid>, limit: usize) -> Vec<DeadLetter>;
-        dead_letter(id: Uuid) -> Option<DeadLetter>;
-        delete_dead_letter(id: Uuid) -> bool;
-        secret() -> [u8; 32];
-        ping() -> ();
-    }
+    crate::behind::ask_the_store_behind! { after reach }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed, StoreError> {
         let chance = self.reach().await?;
