@@ -6,25 +6,25 @@ use std::sync::Arc;
 use sagad::broker::message::{Incoming, Outgoing};
 use sagad::core::answer::Outcome;
 use sagad::core::apply::{Origin, apply, begin};
-use sagad::core::definition::{Definition, Execute};
+use sagad::core::definition::{Awaited, Definition, Execute};
 use sagad::core::entry::{Entry, Handling};
 use sagad::core::id::{Action, SagaId, Spot, Ticket};
 use sagad::core::input::Input;
-use sagad::core::saga::{ActionState, Progress, Reason, Saga};
+use sagad::core::saga::{ActionState, Addressee, Phase, Progress, Reason, Saga};
 use sagad::core::time::Time;
 use sagad::definitions::Pinned;
 use sagad::store::{SagaWrite, StoredSaga, read_saga};
 use sagad::trial::laws;
-use sagad::trial::stage::Turn;
-use sagad::wire::incoming::{Meaning, read};
+use sagad::trial::stage::{Turn, units};
+use sagad::wire::incoming::{Meaning, Signal, Target, read};
 use sagad::wire::signature::Signer;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::world::{Unit, unit_of};
 
 /// The guarantees that are checked here, beside those of [`sagad::trial::laws`]; each is of docs/guarantees.md.
-pub(crate) const LAWS: [&str; 14] = [
+pub(crate) const LAWS: [&str; 18] = [
     "committed-before-sent",
     "acknowledged-after-commit",
     "acknowledged-once",
@@ -32,6 +32,10 @@ pub(crate) const LAWS: [&str; 14] = [
     "answers-are-given",
     "first-decides",
     "on-time",
+    "attempts",
+    "same-body",
+    "undo-knows",
+    "signals",
     "key",
     "told",
     "nothing-lost",
@@ -56,6 +60,16 @@ pub(crate) struct Checks {
     keys: BTreeMap<(Unit, String), BTreeSet<String>>,
     /// What participants, the broker and children said of which attempt.
     given: BTreeSet<(String, &'static str)>,
+    /// What was asked of each unit.
+    bodies: BTreeMap<Unit, Value>,
+    /// What each attempt of an undo has to say: whether it is in doubt, and the reply.
+    undoes: BTreeMap<String, (bool, Value)>,
+    /// Signals that were sent, each with its headers.
+    pub(crate) signals: BTreeMap<String, Map<String, Value>>,
+    /// Sagas and the ids of the signals that they received.
+    received: BTreeSet<(SagaId, String)>,
+    /// What was given back to the broker for a while.
+    put_off: BTreeSet<String>,
     /// Answers to starts over AMQP, by correlation id.
     pub(crate) start_answers: BTreeMap<String, Value>,
     pub(crate) commits: u64,
@@ -140,11 +154,42 @@ impl Checks {
         };
         match entry {
             Entry::Sent { spot, action: which, attempt, .. } => {
-                let early = match action(*spot, *which)?.progress {
-                    Progress::Scheduled { due } => due > at,
-                    _ => false,
-                };
-                early.then(|| ("on-time", format!("attempt {attempt} of {spot} is sent before it is due")))
+                let state = action(*spot, *which)?;
+                if matches!(state.progress, Progress::Scheduled { due } if due > at) {
+                    return Some(("on-time", format!("attempt {attempt} of {spot} is sent before it is due")));
+                }
+                if *which == Action::Compensate {
+                    let (in_doubt, reply) = match &saga.unit(*spot)?.execute.progress {
+                        Progress::Succeeded { reply, .. } => (false, Value::clone(reply)),
+                        Progress::Failed { by: None, .. } => {
+                            (!saga.unit(*spot)?.execute.unanswered.is_empty(), Value::Null)
+                        }
+                        _ => (false, Value::Null),
+                    };
+                    let id = signer.sign(Ticket { saga: saga.id, spot: *spot, action: *which, attempt: *attempt });
+                    self.undoes.insert(id, (in_doubt, reply));
+                }
+                let most = attempts(definition, *spot, *which)?;
+                // Past its point of no return a saga does not give up.
+                let endless = *which == Action::Execute && saga.is_past_pivot(definition);
+                (state.tries() >= most && !endless).then(|| {
+                    ("attempts", format!("attempt {attempt} of {} {spot} is one more than {most}", which.as_str()))
+                })
+            }
+            Entry::Exhausted { spot, action: which, failure } => {
+                let tries = action(*spot, *which)?.tries();
+                let most = attempts(definition, *spot, *which)?;
+                let goes_on = *which == Action::Compensate
+                    || saga.phase == Phase::Running && saga.deadline.is_none_or(|deadline| deadline > at);
+                let early = tries < most && goes_on && failure.reason != Reason::Template;
+                early.then(|| {
+                    ("attempts", format!("{} {spot} is given up after {tries} of {most} attempts", which.as_str()))
+                })
+            }
+            Entry::Received { to: Addressee::Signal(name), id: Some(id), .. } => {
+                let id = id.strip_prefix(&format!("{name} ")).unwrap_or(id);
+                self.received.insert((saga.id, id.to_owned()));
+                None
             }
             Entry::AttemptFailed { spot, action: which, attempt, failure, handling } => {
                 let state = action(*spot, *which)?;
@@ -186,17 +231,28 @@ impl Checks {
             }
             Entry::Failed { spot, action: which, attempt, failure } => {
                 let state = action(*spot, *which)?;
-                if is_decided(state) {
+                // Done, whatever its answer looks like: word of an effect, as a late success is.
+                let tells_of_an_effect = failure.reason == Reason::InvalidReply
+                    && matches!(&state.progress, Progress::Failed { failure: known, by, .. }
+                        if known.reason != Reason::InvalidReply && *by != Some(*attempt));
+                if is_decided(state) && !tells_of_an_effect {
                     return Some((
                         "first-decides",
                         format!("attempt {attempt} of {spot} decides what is decided: {state:?}"),
                     ));
                 }
-                let by_answer = *attempt > 0 && failure.reason == Reason::Failure;
-                (by_answer && !given(*spot, *which, *attempt, "failure")).then(|| {
+                let said = match failure.reason {
+                    Reason::Failure => "failure",
+                    Reason::InvalidReply => {
+                        self.seen.insert("unreadable answer");
+                        "unreadable"
+                    }
+                    _ => return None,
+                };
+                (*attempt > 0 && !given(*spot, *which, *attempt, said)).then(|| {
                     (
                         "answers-are-given",
-                        format!("nobody answered `failure` to attempt {attempt} of {} {spot}", which.as_str()),
+                        format!("nobody answered `{said}` to attempt {attempt} of {} {spot}", which.as_str()),
                     )
                 })
             }
@@ -215,7 +271,9 @@ impl Checks {
 
     /// Whether somebody said that he did it, or did not.
     pub(crate) fn was_answered(&self, id: &str) -> bool {
-        ["success", "failure", "retry"].into_iter().any(|said| self.given.contains(&(id.to_owned(), said)))
+        ["success", "failure", "retry", "unreadable"]
+            .into_iter()
+            .any(|said| self.given.contains(&(id.to_owned(), said)))
     }
 
     /// Something reaches the broker: what it says must have been committed.
@@ -231,6 +289,9 @@ impl Checks {
             ));
         }
         let round = state.flatten().map_or(0, |state| state.round);
+        if let Some(breach) = self.says(message, action) {
+            return Some(breach);
+        }
         let key = message.properties.header_str("idempotency-key")?;
         let keys = self.keys.entry((unit_of(message), action.as_str().to_owned())).or_default();
         keys.insert(key.to_owned());
@@ -238,9 +299,58 @@ impl Checks {
             .then(|| ("one-key", format!("{} {spot} goes under {keys:?}", action.as_str())))
     }
 
+    /// What a command asks for must be what was asked for before, and what its undo knows of it is what is known.
+    fn says(&mut self, message: &Outgoing, action: Action) -> Option<(&'static str, String)> {
+        let id = message.properties.message_id.clone()?;
+        if !message.mandatory || message.exchange.is_empty() || action == Action::Probe {
+            return None;
+        }
+        let body: Value = serde_json::from_slice(&message.body).unwrap_or_default();
+        let unit = unit_of(message);
+        if action == Action::Execute {
+            let before = self.bodies.entry(unit.clone()).or_insert_with(|| body.clone());
+            return (*before != body).then(|| ("same-body", format!("{unit:?} is asked {body}, and before {before}")));
+        }
+        let (in_doubt, reply) = self.undoes.get(&id)?;
+        let said = message.properties.headers.get("saga-in-doubt").cloned().unwrap_or(Value::Bool(false));
+        if said != *in_doubt || body["reply"] != *reply {
+            let what = format!("of {unit:?} its undo says {said} {body}, and known is {in_doubt} {reply}");
+            return Some(("undo-knows", what));
+        }
+        let sent = self.bodies.get(&unit)?;
+        (body["command"] != *sent)
+            .then(|| ("undo-knows", format!("{unit:?} was asked {sent}, and its undo says {body}")))
+    }
+
+    /// Something goes to a queue for delays: whether it is a message that is given back to the broker for a while.
+    pub(crate) fn put_off(&mut self, message: &Outgoing) -> bool {
+        let has = |name: &str| message.properties.headers.contains_key(name);
+        let is_put_off = has("saga-put-off");
+        if is_put_off {
+            self.seen.insert(if has("saga-put-off-key") { "too early" } else { "for another daemon" });
+        }
+        self.put_off.extend(message.properties.message_id.clone().filter(|_| is_put_off));
+        is_put_off
+    }
+
+    /// Signals that no saga has taken, with their headers.
+    pub(crate) fn signals_not_taken(&self) -> Vec<(String, Map<String, Value>)> {
+        let taken: BTreeSet<&String> = self.received.iter().map(|(_, id)| id).collect();
+        let signals = self.signals.iter().filter(|(id, _)| !taken.contains(id));
+        signals.map(|(id, headers)| (id.clone(), headers.clone())).collect()
+    }
+
+    /// Whether a saga was sent a signal in time.
+    pub(crate) fn has_taken_signals(&self, saga: SagaId) -> bool {
+        self.received.iter().any(|(to, _)| *to == saga)
+    }
+
     /// An answer or a dead command is acknowledged: what follows from it must have been committed.
     pub(crate) fn acknowledged(&self, signer: &Signer, message: &Incoming) -> Option<(&'static str, String)> {
         let (saga, spot, action, attempt) = match read(signer, message, usize::MAX, SagaId(Uuid::nil())) {
+            Ok(Meaning::Signal(Signal { to: Target::Id(saga), id: Some(id), .. })) => {
+                return self.waits_still(saga, &id);
+            }
             Ok(Meaning::Saga(_, Input::Answer { answer, .. })) if answer.outcome == Some(Outcome::Pending) => {
                 return None;
             }
@@ -254,6 +364,19 @@ impl Checks {
             let what = super::world::short(message);
             ("acknowledged-after-commit", format!("{what} is acknowledged, and nothing of it is committed"))
         })
+    }
+
+    /// A signal for a saga that waits for one is acknowledged.
+    fn waits_still(&self, saga: SagaId, id: &str) -> Option<(&'static str, String)> {
+        let (saga, pinned) = self.sagas.get(&saga)?;
+        let is_for_signals =
+            |step: &Execute| matches!(step, Execute::Wait(wait) if matches!(wait.until, Awaited::Signal(_)));
+        let waits = units(saga).any(|(spot, unit)| {
+            is_for_signals(&pinned.definition.steps[spot.step].execute) && unit.execute.in_flight()
+        });
+        let is_known = self.received.contains(&(saga.id, id.to_owned())) || self.put_off.contains(id);
+        (saga.phase == Phase::Running && waits && !is_known)
+            .then(|| ("signals", format!("{id} for {} is acknowledged, and a step waits for it", saga.id)))
     }
 
     /// A lifecycle event.
@@ -294,6 +417,17 @@ impl Checks {
         let id = message.properties.correlation_id.clone().unwrap_or_default();
         self.start_answers.insert(id, serde_json::from_slice(&message.body).unwrap_or_default());
     }
+}
+
+/// How many attempts an action may take before somebody has to look; `None`: the step says nothing of it.
+fn attempts(definition: &Definition, spot: Spot, action: Action) -> Option<u32> {
+    let step = &definition.steps[spot.step];
+    let command = match action {
+        Action::Execute => step.command(),
+        Action::Compensate => step.undo_command(),
+        Action::Probe => step.probe_command(),
+    };
+    Some(command?.retry.attempts)
 }
 
 fn is_decided(state: &ActionState) -> bool {

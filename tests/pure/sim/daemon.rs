@@ -28,6 +28,7 @@ use tokio::task::JoinHandle;
 use super::chance::Chance;
 use super::mutants::decides;
 use super::plan::Faults;
+use super::sagas::SagaPlan;
 use super::store::{Decks, Line};
 use super::world::{Fate, HEARTBEAT, SECRET, Watch, World};
 
@@ -87,8 +88,8 @@ impl Daemon {
     /// Loads the definitions as the plan has them now.
     pub(crate) fn reload(&self) {
         if let Some(life) = &self.life {
-            let (definitions, world) = (Arc::clone(&life.definitions), self.world.clone());
-            tokio::spawn(async move { drop(definitions.adopt(&mut folder(&world)).await) });
+            let (definitions, world, number) = (Arc::clone(&life.definitions), self.world.clone(), self.number);
+            tokio::spawn(async move { drop(definitions.adopt(&mut folder(&world, number)).await) });
         }
     }
 
@@ -118,7 +119,7 @@ impl Daemon {
         let definitions = Arc::clone(&life.definitions);
         let body = async move {
             let retry = Duration::from_millis(300);
-            while definitions.adopt(&mut folder(&world)).await.is_err() {
+            while definitions.adopt(&mut folder(&world, number)).await.is_err() {
                 tokio::time::sleep(retry).await;
             }
             // As the daemon does: on a store of its own nobody else can be publishing.
@@ -170,11 +171,15 @@ impl Daemon {
     }
 }
 
-/// The definitions of the plan, as their folder would give them.
-fn folder(world: &World) -> Folder {
-    let plan = world.lock().plan.clone();
+/// The definitions of the plan, as the folder of a daemon would give them.
+fn folder(world: &World, daemon: usize) -> Folder {
+    let (plan, lacking) = {
+        let state = world.lock();
+        (state.plan.clone(), state.lacking.clone())
+    };
     let mut folder = Folder::default();
-    for saga in &plan.sagas {
+    let has = |(nth, _): &(usize, &SagaPlan)| !lacking.contains(&(daemon, *nth));
+    for (_, saga) in plan.sagas.iter().enumerate().filter(has) {
         let toml = saga.toml();
         match parse(&toml, &mut |name| Err(format!("no {name} here"))) {
             Ok((definition, _)) => {

@@ -39,6 +39,8 @@ pub(crate) struct StartPlan {
 pub(crate) enum Way {
     Http,
     Amqp,
+    /// Over AMQP, by one who does not say which message is which.
+    Nameless,
     /// By an event of another service.
     Event,
 }
@@ -59,6 +61,8 @@ pub(crate) enum What {
     Retry(usize),
     Resolve(usize, Resolution),
     Signal,
+    /// To whichever saga has the key of the start, or will have it.
+    SignalByKey,
     Event,
 }
 
@@ -82,117 +86,87 @@ pub(crate) enum Misfortune {
     StoreAway,
     /// The broker can't be reached by anybody.
     BrokerAway,
-    /// The definitions are loaded again, one of them changed.
-    Reload(usize),
+    /// The definitions are loaded again by one daemon, one of them changed; by the others once it is over.
+    Rollout(usize, usize),
+    /// A daemon loads its definitions while one of them is not there.
+    Lack(usize, usize),
 }
 
-/// How often things go wrong, in thousandths, while there is trouble.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Faults {
-    /// A publish breaks the link before the broker has the message.
-    pub(crate) unsent: u32,
-    /// A publish breaks the link after the broker has it.
-    pub(crate) unconfirmed: u32,
-    /// A queue confirms nothing; the broker may have it.
-    pub(crate) deferred: u32,
-    pub(crate) refused: u32,
-    pub(crate) returned: u32,
-    /// A message to sagad comes twice.
-    pub(crate) twice: u32,
-    /// The longest a message to sagad is under way.
-    pub(crate) slow: u32,
-    /// A wake-up is lost.
-    pub(crate) lost_wake_up: u32,
-    /// A command is delivered twice.
-    pub(crate) handled_twice: u32,
-    /// A participant: declines, is busy, ponders, answers late, does it and says nothing, dies over it, rejects it, is not there, contradicts itself.
-    pub(crate) decline: u32,
-    pub(crate) busy: u32,
-    pub(crate) ponder: u32,
-    pub(crate) late: u32,
-    pub(crate) silent: u32,
-    pub(crate) die: u32,
-    pub(crate) reject: u32,
-    pub(crate) absent: u32,
-    pub(crate) contradict: u32,
-    /// The store: can't be reached, or a commit takes effect and nobody is told.
-    pub(crate) store_fails: u32,
-    pub(crate) commit_unknown: u32,
-    /// The daemon dies just after a commit, or before it has published, or before it has acknowledged.
-    pub(crate) dies_committing: u32,
-    pub(crate) dies_publishing: u32,
-    pub(crate) dies_acknowledging: u32,
-    /// What nobody can read comes to sagad's queues.
-    pub(crate) garbage: u32,
-    /// How far the daemons' clocks are apart, in milliseconds.
-    pub(crate) skew: u32,
+/// A struct of numbers that can be gone through as well.
+macro_rules! each_by_name {
+    ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $field:ident,)* }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, Default)]
+        pub(crate) struct $name {
+            $($(#[$doc])* pub(crate) $field: u32,)*
+        }
+
+        impl $name {
+            /// Each by its name, to be drawn or left out.
+            fn each(&mut self) -> Vec<(&'static str, &mut u32)> {
+                vec![$((stringify!($field), &mut self.$field)),*]
+            }
+        }
+    };
 }
+
+each_by_name! {
+    /// How often things go wrong, in thousandths, while there is trouble.
+    Faults {
+        /// A publish breaks the link before the broker has the message.
+        unsent,
+        /// A publish breaks the link after the broker has it.
+        unconfirmed,
+        /// A queue confirms nothing; the broker may have it.
+        deferred,
+        /// A queue is full, or has no leader.
+        refused,
+        returned,
+        /// A message to sagad comes twice.
+        twice,
+        /// The longest a message to sagad is under way.
+        slow,
+        /// A wake-up is lost.
+        lost_wake_up,
+        /// A command is delivered twice.
+        handled_twice,
+        /// A participant: declines, is busy, ponders, answers late, does it and says nothing, dies over it, rejects it, is not there, contradicts
+        /// itself, answers what its step can't read.
+        decline,
+        busy,
+        ponder,
+        late,
+        silent,
+        die,
+        reject,
+        absent,
+        contradict,
+        unreadable,
+        /// The store: can't be reached, will not have it, or a commit takes effect and nobody is told.
+        store_fails,
+        store_refuses,
+        commit_unknown,
+        /// The daemon dies just after a commit, or before it has published, or before it has acknowledged.
+        dies_committing,
+        dies_publishing,
+        dies_acknowledging,
+        /// What nobody can read comes to sagad's queues.
+        garbage,
+        /// How far the daemons' clocks are apart, in milliseconds.
+        skew,
+    }
+}
+
+/// The longest that a message is under way while all is well, in milliseconds.
+const NOT_SLOW: u32 = 20;
 
 impl Faults {
-    /// Each kind, to be left out.
-    fn each(&mut self) -> [&mut u32; 25] {
-        let Faults {
-            unsent,
-            unconfirmed,
-            deferred,
-            refused,
-            returned,
-            twice,
-            slow,
-            lost_wake_up,
-            handled_twice,
-            decline,
-            busy,
-            ponder,
-            late,
-            silent,
-            die,
-            reject,
-            absent,
-            contradict,
-            store_fails,
-            commit_unknown,
-            dies_committing,
-            dies_publishing,
-            dies_acknowledging,
-            garbage,
-            skew,
-        } = self;
-        [
-            unsent,
-            unconfirmed,
-            deferred,
-            refused,
-            returned,
-            twice,
-            slow,
-            lost_wake_up,
-            handled_twice,
-            decline,
-            busy,
-            ponder,
-            late,
-            silent,
-            die,
-            reject,
-            absent,
-            contradict,
-            store_fails,
-            commit_unknown,
-            dies_committing,
-            dies_publishing,
-            dies_acknowledging,
-            garbage,
-            skew,
-        ]
-    }
-
     /// Of some seeds nothing goes wrong, of most a few kinds of things do, so that each is seen without the noise of all others.
     fn draw(chance: Chance) -> Faults {
         let mut faults = Faults::default();
         let most = chance.of("how many").pick(&[0, 150, 300, 600]);
-        for (at, fault) in faults.each().into_iter().enumerate() {
-            let chance = chance.of(at);
+        for (name, fault) in faults.each() {
+            let chance = chance.of(name);
             if chance.of("at all").permille(most) {
                 *fault = chance.of("how often").pick(&[10, 40, 120, 300]);
             }
@@ -202,7 +176,7 @@ impl Faults {
             *dies = (*dies).min(40) / 4;
         }
         faults.slow = match faults.slow {
-            0 => 20,
+            0 => NOT_SLOW,
             _ => chance.of("slow").pick(&[400, 3_000, 30_000, 150_000]),
         };
         faults.skew = if faults.skew > 0 { chance.of("skew").pick(&[50, 900, 2_000]) } else { 0 };
@@ -233,7 +207,7 @@ impl Plan {
                     saga: own.of("saga").below(count as u64) as usize,
                     key: own.of("key").weighted(&[(3, nth as u32), (1, 0)]),
                     at: if own.of("early").permille(600) { own.of("soon").millis(0..200) } else { at("start", nth) },
-                    way: own.of("way").weighted(&[(4, Way::Http), (4, Way::Amqp), (1, Way::Event)]),
+                    way: own.of("way").weighted(&[(4, Way::Http), (4, Way::Amqp), (1, Way::Nameless), (1, Way::Event)]),
                     delay: if own.of("delay").permille(100) { Duration::from_secs(3) } else { Duration::ZERO },
                 }
             })
@@ -250,6 +224,7 @@ impl Plan {
                     What::Retry(step),
                     What::Resolve(step, outcome),
                     What::Signal,
+                    What::SignalByKey,
                     What::Event,
                 ];
                 OrderPlan {
@@ -269,7 +244,9 @@ impl Plan {
                     (2, Misfortune::Cut(daemon)),
                     (1, Misfortune::StoreAway),
                     (1, Misfortune::BrokerAway),
-                    (1, Misfortune::Reload(own.of("saga").below(count as u64) as usize)),
+                    (1, Misfortune::Rollout(daemon, own.of("saga").below(count as u64) as usize)),
+                    // The child as well.
+                    (1, Misfortune::Lack(daemon, own.of("saga").below(count as u64 + 1) as usize)),
                 ]);
                 Mishap {
                     at: at("mishap", nth),
@@ -308,10 +285,10 @@ impl Plan {
         for at in 0..self.orders.len() {
             with(&|plan| _ = plan.orders.remove(at));
         }
-        for at in 0..25 {
-            let calm = if at == 6 { 20 } else { 0 };
-            if *self.faults.clone().each()[at] != calm {
-                with(&|plan| *plan.faults.each()[at] = calm);
+        for (at, (name, fault)) in self.faults.clone().each().into_iter().enumerate() {
+            let calm = if name == "slow" { NOT_SLOW } else { 0 };
+            if *fault != calm {
+                with(&|plan| *plan.faults.each()[at].1 = calm);
             }
         }
         for saga in 0..self.sagas.len() {

@@ -23,7 +23,7 @@ use super::daemon::Daemon;
 use super::mutants::{self, Mutant};
 use super::plan::{Misfortune, Plan, Way, What};
 use super::store::Decks;
-use super::world::{HEARTBEAT, Happening, SECRET, World, garbage};
+use super::world::{HEARTBEAT, Happening, SECRET, STARTER, World, garbage};
 
 /// Once all is well, everything must have ended after so long. The longest that anything waits for are some attempts of 20 s, twice.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -155,13 +155,20 @@ impl Run {
                 self.world.trace(|| "from now on all is well".to_owned());
                 let mut state = self.world.lock();
                 (state.troubled, state.store_away, state.broker_away) = (false, false, false);
+                state.lacking.clear();
+                let refused = state.plan.faults.store_refuses > 0;
                 drop(state);
                 self.calm_at = self.world.now();
                 for daemon in &mut self.daemons {
                     daemon.freeze(false);
+                    if refused {
+                        // Somebody has seen in the log what was set aside.
+                        daemon.kill();
+                    }
                     if daemon.is_dead() {
                         daemon.start();
                     }
+                    daemon.reload();
                 }
                 self.world.plan(LOOK, Happening::Look);
             }
@@ -203,14 +210,20 @@ impl Run {
                 self.world.lock().broker_away = true;
                 (0..count).for_each(|daemon| self.world.disconnect(daemon));
             }
-            Misfortune::Reload(saga) => {
+            Misfortune::Rollout(daemon, saga) => {
                 self.world.lock().plan.sagas[saga].edition += 1;
                 let toml = self.world.lock().plan.sagas[saga].toml();
                 if self.world.lock().mutant == Some(Mutant::UndoesInAnyOrder) {
                     mutants::forget_the_order_of(&toml);
                 }
-                self.daemons.iter().for_each(Daemon::reload);
+                self.daemons[daemon % count].reload();
             }
+            Misfortune::Lack(daemon, saga) if count > 1 => {
+                self.world.lock().lacking.push((daemon % count, saga));
+                self.daemons[daemon % count].kill();
+                self.daemons[daemon % count].start();
+            }
+            Misfortune::Lack(..) => {}
         }
         self.world.plan(mishap.lasts, Happening::Over(nth));
     }
@@ -231,7 +244,16 @@ impl Run {
             Misfortune::Freeze(daemon) => self.daemons[daemon % count].freeze(false),
             Misfortune::StoreAway => self.world.lock().store_away = false,
             Misfortune::BrokerAway => self.world.lock().broker_away = false,
-            Misfortune::Cut(_) | Misfortune::Reload(_) => {}
+            Misfortune::Cut(_) => {}
+            Misfortune::Rollout(..) => self.daemons.iter().for_each(Daemon::reload),
+            Misfortune::Lack(daemon, saga) => {
+                let lack = (daemon % count, saga);
+                let mut state = self.world.lock();
+                let nth = state.lacking.iter().position(|it| *it == lack);
+                nth.into_iter().for_each(|nth| _ = state.lacking.swap_remove(nth));
+                drop(state);
+                self.daemons[daemon % count].reload();
+            }
         }
     }
 
@@ -266,10 +288,10 @@ impl Run {
                 Incoming { queue: Inbox::Events, exchange, routing_key, redelivered: false, properties, body };
             return self.world.send(message, "start", nth);
         }
-        if start.way == Way::Amqp {
+        if matches!(start.way, Way::Amqp | Way::Nameless) {
             let properties = Properties {
-                message_id: Some(format!("start {nth}")),
-                reply_to: Some("starter".to_owned()),
+                message_id: (start.way == Way::Amqp).then(|| format!("start {nth}")),
+                reply_to: Some(STARTER.to_owned()),
                 correlation_id: Some(format!("start {nth}")),
                 ..Properties::default()
             };
@@ -299,7 +321,8 @@ impl Run {
             let told = match told {
                 Ok(told) => Some(told.saga),
                 Err(Refusal::Locked(_)) => None,
-                Err(Refusal::Busy(_)) => return again(&world),
+                // It is another daemon that has its definition.
+                Err(Refusal::Busy(_) | Refusal::UnknownDefinition(_)) => return again(&world),
                 Err(refusal) => return world.breach("nothing-lost", format!("start {nth} is refused: {refusal}")),
             };
             if let Ok(mut started) = started.lock() {
@@ -314,12 +337,15 @@ impl Run {
         let state = self.world.lock();
         let Some(start) = state.plan.starts.get(nth) else { return Vec::new() };
         let (name, key) = (&state.plan.sagas[start.saga].name, format!("k{}", start.key));
-        let is_it = |saga: &&Saga| *saga.definition == **name && saga.key.as_deref() == Some(&*key);
+        let is_it = |saga: &&Saga| *saga.definition == **name && saga.input["key"] == *key;
         state.checks.sagas.values().map(|(saga, _)| saga).filter(is_it).cloned().collect()
     }
 
     fn order(&self, nth: usize) {
         let order = self.world.lock().plan.orders[nth];
+        if let What::SignalByKey = order.what {
+            return self.signal_by_key(order.start, nth);
+        }
         let Some(saga) = self.sagas_of(order.start).pop() else { return };
         let reason = None;
         let order = match order.what {
@@ -331,7 +357,7 @@ impl Run {
                 let (step, reply, reason) = (format!("s{step}"), Value::Null, "asked around".to_owned());
                 Order::Resolve { step, item: None, outcome, reply, reason }
             }
-            What::Signal => return self.signal(&saga, nth),
+            What::Signal | What::SignalByKey => return self.signal(&saga, nth),
             What::Event => return self.event(&saga, nth),
         };
         self.give(saga.id, order, nth);
@@ -349,7 +375,25 @@ impl Run {
 
     fn signal(&self, saga: &Saga, nth: usize) {
         let headers = Map::from_iter([("saga-id".to_owned(), saga.id.to_string().into())]);
-        let properties = Properties { message_id: Some(format!("signal {nth}")), headers, ..Properties::default() };
+        self.send_signal(headers, nth);
+    }
+
+    fn signal_by_key(&self, start: usize, nth: usize) {
+        let state = self.world.lock();
+        let start = state.plan.starts[start];
+        let saga = &state.plan.sagas[start.saga];
+        let (name, key) = (saga.name.clone().into(), format!("k{}", start.key).into());
+        let has_a_key = saga.has_a_key();
+        drop(state);
+        if has_a_key {
+            self.send_signal(Map::from_iter([("saga-name".to_owned(), name), ("saga-key".to_owned(), key)]), nth);
+        }
+    }
+
+    fn send_signal(&self, headers: Map<String, Value>, nth: usize) {
+        let id = format!("signal {nth}");
+        self.world.lock().checks.signals.insert(id.clone(), headers.clone());
+        let properties = Properties { message_id: Some(id), headers, ..Properties::default() };
         let body = sagad::store::encode(&json!({ "go": nth }));
         let (exchange, routing_key) = ("sagad.signals".to_owned(), "go".to_owned());
         let message = Incoming { queue: Inbox::Signals, exchange, routing_key, redelivered: false, properties, body };
@@ -466,6 +510,7 @@ impl Run {
         self.judge_children(&sagas);
         self.judge_starts(&plan, &sagas);
         self.judge_letters(&plan);
+        self.judge_signals(&sagas);
         self.daemons.iter_mut().for_each(Daemon::kill);
     }
 
@@ -569,6 +614,34 @@ impl Run {
         });
         if let Some(letter) = unexpected {
             self.world.breach("dead-letters", format!("{letter:?}"));
+        }
+    }
+
+    /// A signal is taken, kept as a dead letter, or one too many.
+    fn judge_signals(&self, sagas: &[(Saga, Arc<Pinned>)]) {
+        let letters = self.store.snapshot().dead_letters;
+        let kept: BTreeSet<&str> =
+            letters.iter().filter_map(|letter| letter.message.properties.message_id.as_deref()).collect();
+        let lost = self.world.lock().checks.signals_not_taken().into_iter().find(|(id, headers)| {
+            let is_for = |saga: &Saga| {
+                let by_id = headers.get("saga-id").is_some_and(|id| *id == *saga.id.to_string());
+                let word = |name: &str| headers.get(name).and_then(Value::as_str);
+                by_id || word("saga-name") == Some(&saga.definition) && word("saga-key") == saga.key.as_deref()
+            };
+            let mut needless = sagas.iter().filter(|(saga, _)| is_for(saga)).map(|(saga, pinned)| {
+                let waits = |(spot, _): &(sagad::core::id::Spot, &sagad::core::saga::Unit)| {
+                    matches!(pinned.definition.steps[spot.step].execute, Execute::Wait(_))
+                };
+                let is_over = |(_, unit): (_, &sagad::core::saga::Unit)| {
+                    matches!(unit.execute.progress, Progress::Succeeded { .. } | Progress::Skipped { .. })
+                };
+                // What waits already is enough.
+                units(saga).filter(waits).all(is_over) || self.world.lock().checks.has_taken_signals(saga.id)
+            });
+            !kept.contains(&**id) && !needless.any(|needless| needless)
+        });
+        if let Some((id, headers)) = lost {
+            self.world.breach("signals", format!("{id} for {headers:?} is neither taken nor kept, and was of use"));
         }
     }
 }

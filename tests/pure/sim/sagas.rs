@@ -11,6 +11,7 @@ pub(crate) struct SagaPlan {
     goes_on: bool,
     gate: Gate,
     key_reuse: &'static str,
+    keyless: bool,
     retention: Option<&'static str>,
     /// Changed by a reload: another revision of the same.
     pub(crate) edition: u32,
@@ -38,6 +39,20 @@ pub(crate) struct StepPlan {
     pivot: bool,
     when: Option<bool>,
     foreach: Option<(u64, u64)>,
+    answers: Answers,
+}
+
+/// How whoever does a step says what came of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Answers {
+    /// In the header that is there for it.
+    Word,
+    /// As any RPC worker: with its body alone.
+    Plain,
+    /// In words of its own, which the step's rules know.
+    Ruled,
+    /// With a body that has to look as the step wants it.
+    Schema,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,18 +92,20 @@ impl SagaPlan {
             }
         };
         let key_reuse = chance.of("reuse").weighted(&[(6, "never"), (1, "after_failure"), (1, "after_end")]);
+        let keyless = !is_child && often("keyless", 150);
         let retention = (!is_child && often("retention", 60)).then_some("20s");
         let mut steps: Vec<StepPlan> = steps;
         for step in &mut steps {
             // Such an event is for whoever has the key now, and a child has none.
-            if step.kind == Kind::Announced && (is_child || key_reuse != "never") {
+            if step.kind == Kind::Announced && (is_child || keyless || key_reuse != "never") {
                 step.kind = Kind::Command;
             }
-            if matches!(step.kind, Kind::Event(_)) && is_child {
+            if matches!(step.kind, Kind::Event(_)) && (is_child || keyless) {
                 step.kind = Kind::Signal(true);
             }
         }
-        SagaPlan { name, steps, deadline, goes_on: often("goes on", 250), gate, key_reuse, retention, edition: 1 }
+        let goes_on = often("goes on", 250);
+        SagaPlan { name, steps, deadline, goes_on, gate, key_reuse, keyless, retention, edition: 1 }
     }
 
     /// Whether ended sagas of it are deleted while the run goes on.
@@ -103,6 +120,16 @@ impl SagaPlan {
     /// Whether a step of this name is answered by events.
     pub(crate) fn announces(&self, step: &str) -> bool {
         self.steps.iter().any(|it| it.kind == Kind::Announced && step == format!("s{}", it.name))
+    }
+
+    /// How the participant of a step of this name answers.
+    pub(crate) fn answers(&self, step: &str) -> Answers {
+        let step = self.steps.iter().find(|it| it.is_command() && step == format!("s{}", it.name));
+        step.map_or(Answers::Word, |step| step.answers)
+    }
+
+    pub(crate) fn has_a_key(&self) -> bool {
+        !self.keyless && self.name != "child"
     }
 
     /// The steps that wait for an event, by name.
@@ -126,10 +153,9 @@ impl SagaPlan {
             Gate::Limit => "max_running = 1\n",
         };
         let retention = self.retention.map_or(String::new(), |it| format!("retention = '{it}'\n"));
-        let key = if self.name == "child" {
-            String::new()
-        } else {
-            format!("key = '{{{{ input.key }}}}'\nkey_reuse = '{}'\n", self.key_reuse)
+        let key = match self.has_a_key() {
+            true => format!("key = '{{{{ input.key }}}}'\nkey_reuse = '{}'\n", self.key_reuse),
+            false => String::new(),
         };
         // A child is begun by its parent alone.
         let start = match self.name.as_str() {
@@ -211,6 +237,16 @@ impl StepPlan {
             when: often("when", 120).then(|| often("holds", 500)),
             foreach: often("foreach", 130)
                 .then(|| (chance.of("elements").below(4), chance.of("parallel").within(1..3))),
+            answers: match kind {
+                // Its events are its answers.
+                Kind::Announced => Answers::Word,
+                _ => chance.of("answers").weighted(&[
+                    (5, Answers::Word),
+                    (2, Answers::Plain),
+                    (2, Answers::Ruled),
+                    (2, Answers::Schema),
+                ]),
+            },
         }
     }
 
@@ -256,6 +292,12 @@ impl StepPlan {
                 );
             }
         }
+        let ruled = self.is_command() && self.answers == Answers::Ruled;
+        line(
+            ruled,
+            "reply.success_when = \"body.status == 'done'\"\nreply.retry_when = \"body.status == 'busy'\"".into(),
+        );
+        line(self.is_command() && self.answers == Answers::Schema, "reply.schema = { required = ['id'] }".into());
         line(self.pivot, "pivot = true".into());
         // Nobody could tell whose event an event is.
         let single = !matches!(self.kind, Kind::Announced | Kind::Event(_));
@@ -295,6 +337,7 @@ impl StepPlan {
         };
         with(self.kind != Kind::Command, &|step| step.kind = Kind::Command);
         with(self.foreach.is_some(), &|step| step.foreach = None);
+        with(self.answers != Answers::Word, &|step| step.answers = Answers::Word);
         with(self.when.is_some(), &|step| step.when = None);
         with(self.delay, &|step| step.delay = false);
         with(self.optional, &|step| step.optional = false);

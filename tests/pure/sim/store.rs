@@ -175,6 +175,13 @@ impl Store for Line {
 
     async fn commit(&self, batch: &Batch) -> Result<Committed, StoreError> {
         let chance = self.reach().await?;
+        let (faults, troubled) = {
+            let state = self.world.lock();
+            (state.plan.faults, state.troubled)
+        };
+        if troubled && chance.of("refuses").permille(faults.store_refuses) {
+            return Err(StoreError::Refused("it will not have it".to_owned()));
+        }
         let mutant = self.world.lock().mutant;
         let mistaken = mutant.map(|mutant| self.mistaken(mutant, batch));
         let (promised, batch) = (batch, mistaken.as_ref().unwrap_or(batch));
@@ -185,10 +192,6 @@ impl Store for Line {
             .filter(|row| row.message.exchange == "sagad.events")
             .filter_map(|row| row.message.properties.message_id.clone());
         self.world.lock().checks.promised(events);
-        let (faults, troubled) = {
-            let state = self.world.lock();
-            (state.plan.faults, state.troubled)
-        };
         if troubled && chance.of("dies").permille(faults.dies_committing) {
             self.world.trace(|| format!("daemon {} dies just after it has committed", self.daemon));
             self.world.lock().doomed.insert(self.daemon);

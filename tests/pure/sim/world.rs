@@ -18,7 +18,7 @@ use sagad::broker::names::Names;
 use sagad::clock::Clock;
 use sagad::core::time::Time;
 use sagad::wire::signature::Signer;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
@@ -26,12 +26,16 @@ use super::chance::Chance;
 use super::checks::Checks;
 use super::mutants::Mutant;
 use super::plan::Plan;
+use super::sagas::Answers;
 
 /// When every run begins: 2026-01-01T00:00:00Z.
 pub(crate) const START: Time = Time(1_767_225_600_000);
 
 /// The secret of every run's store.
 pub(crate) const SECRET: [u8; 32] = [7; 32];
+
+/// Where whoever starts a saga over AMQP waits for the answer.
+pub(crate) const STARTER: &str = "starter";
 
 /// Deliveries that a daemon has in hand at the most.
 const PREFETCH: usize = 30;
@@ -61,6 +65,8 @@ pub(crate) struct State {
     pub(crate) troubled: bool,
     pub(crate) store_away: bool,
     pub(crate) broker_away: bool,
+    /// Which daemon has been started without which definition.
+    pub(crate) lacking: Vec<(usize, usize)>,
     happenings: BTreeMap<(Time, u64), Happening>,
     counter: u64,
     /// Messages for sagad that nobody has taken.
@@ -125,9 +131,6 @@ struct Link {
     unacked: BTreeMap<u64, Queued>,
 }
 
-/// What can be said of an attempt.
-const SAID: [&str; 4] = ["success", "failure", "retry", "pending"];
-
 /// What became of a publish.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Fate {
@@ -174,6 +177,7 @@ impl World {
             troubled: true,
             store_away: false,
             broker_away: false,
+            lacking: Vec::new(),
             happenings: BTreeMap::new(),
             counter: 0,
             ready: VecDeque::new(),
@@ -422,7 +426,9 @@ impl State {
             self.note(now, || format!("the broker returns {id}"));
             return Fate::Returned;
         }
-        if is_command && goes_wrong("refused", faults.refused) {
+        // Whoever started a saga, and can't be told of it, has to ask.
+        let is_told = message.exchange.is_empty() && message.routing_key == STARTER;
+        if !is_told && goes_wrong("refused", faults.refused) {
             self.note(now, || format!("the broker refuses {id}"));
             return Fate::Refused;
         }
@@ -470,7 +476,9 @@ impl State {
                 self.deliver(incoming(inbox), chance, now);
             } else if let Some(millis) = message.routing_key.strip_prefix("sagad.delay.").and_then(|ms| ms.parse().ok())
             {
-                let lost = self.troubled && chance.of("lost").permille(self.plan.faults.lost_wake_up);
+                // A wake-up is in the database as well; what is put off is nowhere else, and the broker keeps it.
+                let only_there = self.checks.put_off(message);
+                let lost = self.troubled && !only_there && chance.of("lost").permille(self.plan.faults.lost_wake_up);
                 if !lost {
                     let at = now.plus(Duration::from_millis(millis));
                     self.plan(at, Happening::Reach(Box::new(incoming(Inbox::WakeUps))));
@@ -487,13 +495,6 @@ impl State {
 
     /// On its way to sagad, perhaps twice.
     fn deliver(&mut self, message: Incoming, chance: Chance, now: Time) {
-        if let (Inbox::Replies, Some(id)) = (message.queue, &message.properties.correlation_id) {
-            let said = message
-                .properties
-                .header_str("saga-outcome")
-                .and_then(|word| SAID.into_iter().find(|said| *said == word));
-            said.into_iter().for_each(|said| self.checks.said(id, said));
-        }
         let slow = if self.troubled { self.plan.faults.slow } else { 20 };
         // Most are fast, whatever the slowest are.
         let delay = |chance: Chance| {
@@ -567,6 +568,7 @@ impl State {
             Die,
             Reject,
             Contradict,
+            Unreadable,
         }
         let ways = [
             (1000, How::Do),
@@ -578,6 +580,7 @@ impl State {
             (faults.die, How::Die),
             (faults.reject, How::Reject),
             (faults.contradict, How::Contradict),
+            (faults.unreadable, How::Unreadable),
         ];
         let how = chance.of("how").weighted(&ways);
         self.note(now, || format!("a participant takes {}: {how:?}", described(&command.message)));
@@ -594,8 +597,7 @@ impl State {
             How::Contradict if action == "execute" => {
                 self.participants.unclear.insert(unit);
                 self.finish(&command, chance, now);
-                let answer = answer_to(&self.names, &command.message, "failure", json!({ "error": "no, after all" }));
-                self.deliver(answer, chance.of("contradiction"), now);
+                self.say(&command.message, "failure", chance.of("contradiction"), now);
             }
             How::Contradict => self.finish(&command, chance, now),
             How::Decline if action == "probe" => self.finish(&command, chance, now),
@@ -608,13 +610,14 @@ impl State {
                 let done = self.participants.said.get(&key).copied().unwrap_or(false);
                 self.answer(&command, done, chance, now);
             }
-            How::Busy => {
-                let answer = answer_to(&self.names, &command.message, "retry", json!({ "error": "busy" }));
-                self.deliver(answer, chance, now);
+            How::Unreadable if action == "execute" && self.can_be_misread(&command.message) => {
+                let word = if self.handle(&command.message) { "unreadable" } else { "failure" };
+                self.say(&command.message, word, chance, now);
             }
+            How::Unreadable => self.finish(&command, chance, now),
+            How::Busy => self.say(&command.message, "retry", chance, now),
             How::Ponder => {
-                let answer = answer_to(&self.names, &command.message, "pending", Value::Null);
-                self.deliver(answer, chance.of("pending"), now);
+                self.say(&command.message, "pending", chance.of("pending"), now);
                 let at = now.plus(chance.of("ponders").millis(100..15_000));
                 self.plan(at, Happening::Finish(Box::new(command)));
             }
@@ -661,10 +664,7 @@ impl State {
 
     fn answer(&mut self, command: &Command, done: bool, chance: Chance, now: Time) {
         let message = &command.message;
-        let (outcome, body) = match done {
-            true => ("success", json!({ "id": key_of(message) })),
-            false => ("failure", json!({ "error": "declined" })),
-        };
+        let outcome = if done { "success" } else { "failure" };
         let (saga, step, _) = unit_of(message);
         let name = message.properties.header_str("saga-name").unwrap_or_default().to_owned();
         let plan = self.plan.sagas.iter().find(|plan| plan.name == name);
@@ -683,8 +683,51 @@ impl State {
             };
             return self.deliver(event, chance.of("answer"), now);
         }
-        let answer = answer_to(&self.names, message, outcome, body);
-        self.deliver(answer, chance.of("answer"), now);
+        self.say(message, outcome, chance.of("answer"), now);
+    }
+
+    fn answers(&self, message: &Outgoing) -> Answers {
+        let name = message.properties.header_str("saga-name").unwrap_or_default();
+        let plan = self.plan.sagas.iter().find(|plan| plan.name == name);
+        plan.map_or(Answers::Word, |plan| plan.answers(&unit_of(message).1))
+    }
+
+    /// Whether there is something to be read from an answer of it.
+    fn can_be_misread(&self, message: &Outgoing) -> bool {
+        matches!(self.answers(message), Answers::Ruled | Answers::Schema)
+    }
+
+    /// A participant says what came of a command: `success`, `failure`, `retry`, `pending`, or what can't be read.
+    fn say(&mut self, message: &Outgoing, word: &'static str, chance: Chance, now: Time) {
+        self.checks.said(id_of(message), word);
+        let id = key_of(message);
+        let of_a_step = action_of(message) == "execute";
+        let (header, body) = match (self.answers(message), word) {
+            (_, "pending") => (Some(word), Value::Null),
+            (Answers::Plain, "success") => (None, json!({ "id": id })),
+            (Answers::Plain, "failure") => (None, json!({ "error": "declined" })),
+            (Answers::Ruled, "success") if of_a_step => (None, json!({ "id": id, "status": "done" })),
+            (Answers::Ruled, "failure") if of_a_step => (None, json!({ "status": "no", "error": null })),
+            (Answers::Ruled, "retry") if of_a_step => (None, json!({ "status": "busy" })),
+            (Answers::Schema, "unreadable") => (Some("success"), json!({ "status": "done" })),
+            (_, "unreadable") => (None, json!({ "id": id })),
+            (_, "success") => (Some(word), json!({ "id": id })),
+            (_, "retry") => (Some(word), json!({ "error": "busy" })),
+            (_, _) => (Some(word), json!({ "error": "declined" })),
+        };
+        let answer = Incoming {
+            queue: Inbox::Replies,
+            exchange: String::new(),
+            routing_key: self.names.queue(Inbox::Replies),
+            redelivered: false,
+            properties: Properties {
+                correlation_id: message.properties.correlation_id.clone(),
+                headers: header.into_iter().map(|word| ("saga-outcome".to_owned(), word.into())).collect(),
+                ..Properties::default()
+            },
+            body: sagad::store::encode(&body),
+        };
+        self.deliver(answer, chance, now);
     }
 
     /// A command comes back by the dead-letter exchange.
@@ -708,21 +751,6 @@ impl State {
         };
         self.note(now, || format!("{} is dead: {reason}", described(&command.message)));
         self.deliver(letter, chance.of("dead"), now);
-    }
-}
-
-fn answer_to(names: &Names, message: &Outgoing, outcome: &str, body: Value) -> Incoming {
-    Incoming {
-        queue: Inbox::Replies,
-        exchange: String::new(),
-        routing_key: names.queue(Inbox::Replies),
-        redelivered: false,
-        properties: Properties {
-            correlation_id: message.properties.correlation_id.clone(),
-            headers: Map::from_iter([("saga-outcome".to_owned(), outcome.into())]),
-            ..Properties::default()
-        },
-        body: sagad::store::encode(&body),
     }
 }
 
