@@ -171,7 +171,7 @@ impl Checks {
                 }
                 let most = attempts(definition, *spot, *which)?;
                 // Past its point of no return a saga does not give up.
-                let endless = *which == Action::Execute && saga.is_past_pivot(definition);
+                let endless = *which != Action::Compensate && saga.is_past_pivot(definition);
                 (state.tries() >= most && !endless).then(|| {
                     ("attempts", format!("attempt {attempt} of {} {spot} is one more than {most}", which.as_str()))
                 })
@@ -369,8 +369,6 @@ impl Checks {
     /// A signal for a saga that waits for one is acknowledged.
     fn waits_still(&self, saga: SagaId, id: &str) -> Option<(&'static str, String)> {
         let (saga, pinned) = self.sagas.get(&saga)?;
-        let is_for_signals =
-            |step: &Execute| matches!(step, Execute::Wait(wait) if matches!(wait.until, Awaited::Signal(_)));
         let waits = units(saga).any(|(spot, unit)| {
             is_for_signals(&pinned.definition.steps[spot.step].execute) && unit.execute.in_flight()
         });
@@ -417,6 +415,11 @@ impl Checks {
         let id = message.properties.correlation_id.clone().unwrap_or_default();
         self.start_answers.insert(id, serde_json::from_slice(&message.body).unwrap_or_default());
     }
+}
+
+/// Whether a step waits for a signal.
+pub(crate) fn is_for_signals(step: &Execute) -> bool {
+    matches!(step, Execute::Wait(wait) if matches!(wait.until, Awaited::Signal(_)))
 }
 
 /// How many attempts an action may take before somebody has to look; `None`: the step says nothing of it.

@@ -8,9 +8,9 @@ use futures_util::FutureExt;
 use sagad::broker::message::{Inbox, Incoming, Properties};
 use sagad::core::definition::Execute;
 use sagad::core::entry::Resolution;
-use sagad::core::id::SagaId;
+use sagad::core::id::{SagaId, Spot};
 use sagad::core::input::Order;
-use sagad::core::saga::{Phase, Progress, Saga, Status};
+use sagad::core::saga::{Phase, Progress, Saga, Status, Unit};
 use sagad::definitions::Pinned;
 use sagad::intake::{Intake, Refusal, Start};
 use sagad::store::Store;
@@ -19,6 +19,7 @@ use sagad::trial::laws;
 use sagad::trial::stage::units;
 use serde_json::{Map, Value, json};
 
+use super::checks::is_for_signals;
 use super::daemon::Daemon;
 use super::mutants::{self, Mutant};
 use super::plan::{Misfortune, Plan, Way, What};
@@ -218,7 +219,7 @@ impl Run {
                 }
                 self.daemons[daemon % count].reload();
             }
-            Misfortune::Lack(daemon, saga) if count > 1 => {
+            Misfortune::Lack(daemon, saga) if count > 1 && self.was_loaded(saga) => {
                 self.world.lock().lacking.push((daemon % count, saga));
                 self.daemons[daemon % count].kill();
                 self.daemons[daemon % count].start();
@@ -226,6 +227,12 @@ impl Run {
             Misfortune::Lack(..) => {}
         }
         self.world.plan(mishap.lasts, Happening::Over(nth));
+    }
+
+    /// Whether a daemon has had a definition.
+    fn was_loaded(&self, saga: usize) -> bool {
+        let name = self.world.lock().plan.sagas[saga].name.clone();
+        self.store.revision(&name, 1).now_or_never().and_then(Result::ok).flatten().is_some()
     }
 
     fn over(&mut self, nth: usize) {
@@ -265,7 +272,7 @@ impl Run {
     }
 
     fn begin(&self, nth: usize) {
-        let (start, saga, id) = {
+        let (start, saga, id, known_by_key) = {
             let state = self.world.lock();
             let start = state.plan.starts[nth];
             let random = state.chance.of(("start id", nth)).of(self.world.now().0 as u64);
@@ -274,7 +281,9 @@ impl Run {
                 (millis << 16) | 0x7000 | nth as u64,
                 random.within(0..u64::MAX >> 2) | (0b10 << 62),
             );
-            (start, state.plan.sagas[start.saga].name.clone(), SagaId(id))
+            // One that is known by nothing begins a saga each time that it is delivered.
+            let saga = &state.plan.sagas[start.saga];
+            (start, saga.name.clone(), SagaId(id), saga.has_a_key() && !saga.reuses_keys())
         };
         let input = json!({
             "key": format!("k{}", start.key), "lock": format!("l{}", start.key % 2),
@@ -290,7 +299,7 @@ impl Run {
         }
         if matches!(start.way, Way::Amqp | Way::Nameless) {
             let properties = Properties {
-                message_id: (start.way == Way::Amqp).then(|| format!("start {nth}")),
+                message_id: (start.way == Way::Amqp || !known_by_key).then(|| format!("start {nth}")),
                 reply_to: Some(STARTER.to_owned()),
                 correlation_id: Some(format!("start {nth}")),
                 ..Properties::default()
@@ -443,7 +452,7 @@ impl Run {
                 };
                 self.give(saga.id, order, label);
             }
-            let waits = |(spot, unit): (sagad::core::id::Spot, &sagad::core::saga::Unit)| {
+            let waits = |(spot, unit): (Spot, &Unit)| {
                 matches!(pinned.definition.steps[spot.step].execute, Execute::Wait(_)) && unit.execute.in_flight()
             };
             if units(saga).any(waits) {
@@ -622,17 +631,16 @@ impl Run {
         let letters = self.store.snapshot().dead_letters;
         let kept: BTreeSet<&str> =
             letters.iter().filter_map(|letter| letter.message.properties.message_id.as_deref()).collect();
-        let lost = self.world.lock().checks.signals_not_taken().into_iter().find(|(id, headers)| {
+        let not_taken = self.world.lock().checks.signals_not_taken();
+        let lost = not_taken.into_iter().find(|(id, headers)| {
             let is_for = |saga: &Saga| {
                 let by_id = headers.get("saga-id").is_some_and(|id| *id == *saga.id.to_string());
                 let word = |name: &str| headers.get(name).and_then(Value::as_str);
                 by_id || word("saga-name") == Some(&saga.definition) && word("saga-key") == saga.key.as_deref()
             };
             let mut needless = sagas.iter().filter(|(saga, _)| is_for(saga)).map(|(saga, pinned)| {
-                let waits = |(spot, _): &(sagad::core::id::Spot, &sagad::core::saga::Unit)| {
-                    matches!(pinned.definition.steps[spot.step].execute, Execute::Wait(_))
-                };
-                let is_over = |(_, unit): (_, &sagad::core::saga::Unit)| {
+                let waits = |(spot, _): &(Spot, &Unit)| is_for_signals(&pinned.definition.steps[spot.step].execute);
+                let is_over = |(_, unit): (Spot, &Unit)| {
                     matches!(unit.execute.progress, Progress::Succeeded { .. } | Progress::Skipped { .. })
                 };
                 // What waits already is enough.
