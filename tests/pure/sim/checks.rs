@@ -24,7 +24,7 @@ use uuid::Uuid;
 use super::world::{Unit, unit_of};
 
 /// The guarantees that are checked here, beside those of [`sagad::trial::laws`]; each is of docs/guarantees.md.
-pub(crate) const LAWS: [&str; 18] = [
+pub(crate) const LAWS: [&str; 20] = [
     "committed-before-sent",
     "acknowledged-after-commit",
     "acknowledged-once",
@@ -37,6 +37,8 @@ pub(crate) const LAWS: [&str; 18] = [
     "undo-knows",
     "signals",
     "key",
+    "lock",
+    "max-running",
     "told",
     "nothing-lost",
     "effect",
@@ -50,6 +52,8 @@ pub(crate) const LAWS: [&str; 18] = [
 pub(crate) struct Checks {
     breach: Option<(&'static str, String)>,
     pub(crate) sagas: BTreeMap<SagaId, (Saga, Arc<Pinned>)>,
+    /// Those that have ended once. Taken up again, they let others go on beside them.
+    ended: BTreeSet<SagaId>,
     /// Lifecycle events by id.
     events: BTreeMap<String, Value>,
     /// The ids of those that follow from what was committed.
@@ -129,7 +133,31 @@ impl Checks {
         } else if let Some(breach) = laws::of_turn(&pinned.definition, &before, &after, &turn) {
             self.breach(breach.law, format!("{}: {}", write.id, breach.message));
         }
+        if after.status().is_terminal() {
+            self.ended.insert(write.id);
+        }
         self.sagas.insert(write.id, (after, Arc::clone(pinned)));
+        if let Some((law, message)) = self.side_by_side(&pinned.definition) {
+            self.breach(law, message);
+        }
+    }
+
+    /// Of the sagas of a definition that are under way none has the lock of another, and there are no more than may be.
+    fn side_by_side(&self, definition: &Definition) -> Option<(&'static str, String)> {
+        let is_under_way = |saga: &&Saga| {
+            let begun = matches!(saga.phase, Phase::Running | Phase::Compensating);
+            begun && *saga.definition == *definition.name && !self.ended.contains(&saga.id)
+        };
+        let under_way: Vec<&Saga> = self.sagas.values().map(|(saga, _)| saga).filter(is_under_way).collect();
+        let name = &definition.name;
+        if definition.max_running.is_some_and(|most| under_way.len() > most as usize) {
+            return Some(("max-running", format!("{} sagas of {name} are under way", under_way.len())));
+        }
+        let mut locks = BTreeSet::new();
+        let mut locked = under_way.iter().filter_map(|saga| saga.lock.as_ref());
+        locked
+            .find(|lock| !locks.insert(*lock))
+            .map(|lock| ("lock", format!("two sagas of {name} have the lock {lock}")))
     }
 
     fn of_entry(

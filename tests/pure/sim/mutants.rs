@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use sagad::core::answer::Outcome;
 use sagad::core::apply::apply;
-use sagad::core::decide::{Decide, Decision, decide};
-use sagad::core::definition::Definition;
-use sagad::core::id::Action;
+use sagad::core::decide::{Decide, Decision, Ignored, decide};
+use sagad::core::definition::{Compensate, Definition, Undo};
+use sagad::core::id::{Action, Spot};
 use sagad::core::input::{Forbidden, Input};
 use sagad::core::parse::parse;
 use sagad::core::saga::{Progress, Saga};
@@ -28,10 +28,13 @@ pub(crate) enum Mutant {
     TrustsWakeUps,
     AppliesDuplicates,
     KeepsWhatIsSettled,
+    RendersAnew,
+    GivesUpEarly,
+    DropsSignals,
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Mutant; 11] = [
+    pub(crate) const ALL: [Mutant; 14] = [
         Mutant::AcknowledgesBeforeCommit,
         Mutant::ForgetsTheOutbox,
         Mutant::IgnoresTheVersion,
@@ -43,6 +46,9 @@ impl Mutant {
         Mutant::TrustsWakeUps,
         Mutant::AppliesDuplicates,
         Mutant::KeepsWhatIsSettled,
+        Mutant::RendersAnew,
+        Mutant::GivesUpEarly,
+        Mutant::DropsSignals,
     ];
 
     /// The laws by which it may be found.
@@ -56,11 +62,14 @@ impl Mutant {
             Mutant::UndoesInAnyOrder => &["reverse"],
             Mutant::LosesTimers => &["ends"],
             Mutant::ConfusesAttempts => &["answers-are-given", "first-decides"],
-            Mutant::SharesKeys => &["key"],
+            Mutant::SharesKeys => &["key", "lock", "max-running"],
             Mutant::TrustsWakeUps => &["on-time"],
             Mutant::AppliesDuplicates => &["first-decides"],
             // What came back is sent after all: done, though its saga has gone on without it, or found at rest.
             Mutant::KeepsWhatIsSettled => &["effect", "ends", "at-rest"],
+            Mutant::RendersAnew => &["same-body", "undo-knows"],
+            Mutant::GivesUpEarly => &["attempts"],
+            Mutant::DropsSignals => &["signals"],
         }
     }
 }
@@ -69,10 +78,12 @@ impl Mutant {
 pub(crate) fn decides(mutant: Option<Mutant>) -> Decide {
     match mutant {
         Some(Mutant::IgnoresLateSuccesses) => ignores_late_successes,
-        Some(Mutant::UndoesInAnyOrder) => undoes_in_any_order,
+        Some(Mutant::UndoesInAnyOrder | Mutant::GivesUpEarly) => misreads,
         Some(Mutant::ConfusesAttempts) => confuses_attempts,
         Some(Mutant::TrustsWakeUps) => trusts_wake_ups,
         Some(Mutant::AppliesDuplicates) => applies_duplicates,
+        Some(Mutant::RendersAnew) => renders_anew,
+        Some(Mutant::DropsSignals) => drops_signals,
         _ => decide,
     }
 }
@@ -92,23 +103,35 @@ fn ignores_late_successes(
 }
 
 thread_local! {
-    /// The definitions of the run, as if no step came after another on the way back.
-    static ORDERLESS: RefCell<BTreeMap<String, Definition>> = const { RefCell::new(BTreeMap::new()) };
+    /// The definitions of the run, as a mistaken engine reads them.
+    static MISREAD: RefCell<BTreeMap<String, Definition>> = const { RefCell::new(BTreeMap::new()) };
 }
 
-/// Has the definitions of this text undone in any order.
-pub(crate) fn forget_the_order_of(toml: &str) {
+/// Has the definition of this text read as `mutant` reads it.
+pub(crate) fn misread(mutant: Option<Mutant>, toml: &str) {
     let Ok((mut definition, _)) = parse(toml, &mut |name| Err(format!("no {name} here"))) else { return };
-    definition.steps.iter_mut().for_each(|step| step.later.clear());
-    let name = format!("{} {:?}", definition.name, definition.description);
-    ORDERLESS.with_borrow_mut(|orderless| drop(orderless.insert(name, definition)));
+    for step in &mut definition.steps {
+        match mutant {
+            // As if no step came after another on the way back.
+            Some(Mutant::UndoesInAnyOrder) => step.later.clear(),
+            Some(Mutant::GivesUpEarly) => {
+                if let Some(Compensate { undo: Undo::Command(command), .. }) = &mut step.compensate {
+                    command.retry.attempts = command.retry.attempts.div_ceil(2);
+                }
+            }
+            _ => return,
+        }
+    }
+    MISREAD.with_borrow_mut(|misread| drop(misread.insert(name(&definition), definition)));
 }
 
-fn undoes_in_any_order(definition: &Definition, saga: &Saga, input: Input, now: Time) -> Result<Decision, Forbidden> {
-    ORDERLESS.with_borrow(|orderless| {
-        let orderless = orderless.get(&format!("{} {:?}", definition.name, definition.description));
-        decide(orderless.unwrap_or(definition), saga, input, now)
-    })
+/// Of one edition of a definition.
+fn name(definition: &Definition) -> String {
+    format!("{} {:?}", definition.name, definition.description)
+}
+
+fn misreads(definition: &Definition, saga: &Saga, input: Input, now: Time) -> Result<Decision, Forbidden> {
+    MISREAD.with_borrow(|misread| decide(misread.get(&name(definition)).unwrap_or(definition), saga, input, now))
 }
 
 fn confuses_attempts(definition: &Definition, saga: &Saga, mut input: Input, now: Time) -> Result<Decision, Forbidden> {
@@ -153,4 +176,23 @@ fn applies_duplicates(definition: &Definition, known: &Saga, input: Input, now: 
         unit.action_mut(*action).progress = Progress::Running { deadline: None };
     }
     Ok(journaled(known, decide(definition, &saga, input, now)?, now))
+}
+
+fn renders_anew(definition: &Definition, known: &Saga, input: Input, now: Time) -> Result<Decision, Forbidden> {
+    let mut saga = known.clone();
+    let spots: Vec<Spot> = units(known).map(|(spot, _)| spot).collect();
+    spots.into_iter().for_each(|spot| saga.unit_mut(spot).into_iter().for_each(|unit| unit.execute.asked = None));
+    Ok(journaled(known, decide(definition, &saga, input, now)?, now))
+}
+
+fn drops_signals(definition: &Definition, saga: &Saga, input: Input, now: Time) -> Result<Decision, Forbidden> {
+    match input {
+        Input::Signal { .. } => Ok(Decision {
+            saga: saga.clone(),
+            entries: Vec::new(),
+            effects: Vec::new(),
+            ignored: Some(Ignored::Duplicate),
+        }),
+        input => decide(definition, saga, input, now),
+    }
 }

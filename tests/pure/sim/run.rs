@@ -21,7 +21,7 @@ use serde_json::{Map, Value, json};
 
 use super::checks::is_for_signals;
 use super::daemon::Daemon;
-use super::mutants::{self, Mutant};
+use super::mutants::{Mutant, misread};
 use super::plan::{Misfortune, Plan, Way, What};
 use super::store::Decks;
 use super::world::{HEARTBEAT, Happening, SECRET, STARTER, World, garbage};
@@ -98,9 +98,8 @@ impl Run {
 
     async fn play(&mut self) {
         let plan = self.world.lock().plan.clone();
-        if self.world.lock().mutant == Some(Mutant::UndoesInAnyOrder) {
-            plan.sagas.iter().for_each(|saga| mutants::forget_the_order_of(&saga.toml()));
-        }
+        let mutant = self.world.lock().mutant;
+        plan.sagas.iter().filter(|_| mutant.is_some()).for_each(|saga| misread(mutant, &saga.toml()));
         self.daemons.iter_mut().for_each(Daemon::start);
         let happens = |at, what| self.world.plan(at, what);
         plan.starts.iter().enumerate().for_each(|(nth, start)| happens(start.at, Happening::Start(nth)));
@@ -212,10 +211,12 @@ impl Run {
                 (0..count).for_each(|daemon| self.world.disconnect(daemon));
             }
             Misfortune::Rollout(daemon, saga) => {
-                self.world.lock().plan.sagas[saga].edition += 1;
-                let toml = self.world.lock().plan.sagas[saga].toml();
-                if self.world.lock().mutant == Some(Mutant::UndoesInAnyOrder) {
-                    mutants::forget_the_order_of(&toml);
+                let mut state = self.world.lock();
+                state.plan.sagas[saga].edition += 1;
+                let (mutant, toml) = (state.mutant, state.plan.sagas[saga].toml());
+                drop(state);
+                if mutant.is_some() {
+                    misread(mutant, &toml);
                 }
                 self.daemons[daemon % count].reload();
             }

@@ -40,6 +40,8 @@ pub(crate) struct StepPlan {
     when: Option<bool>,
     foreach: Option<(u64, u64)>,
     answers: Answers,
+    /// Passes on how the step before it went.
+    looks_back: bool,
 }
 
 /// How whoever does a step says what came of it.
@@ -237,6 +239,7 @@ impl StepPlan {
             when: often("when", 120).then(|| often("holds", 500)),
             foreach: often("foreach", 130)
                 .then(|| (chance.of("elements").below(4), chance.of("parallel").within(1..3))),
+            looks_back: often("looks back", 300),
             answers: match kind {
                 // Its events are its answers.
                 Kind::Announced => Answers::Word,
@@ -313,6 +316,7 @@ impl StepPlan {
             let listed = first.foreach.is_some() && !matches!(first.kind, Kind::Announced | Kind::Event(_));
             let replies = if listed { "replies" } else { "reply" };
             line(true, format!("body.before = '{{{{ steps.s{}.{replies} }}}}'", first.name));
+            line(self.looks_back, format!("body.status = '{{{{ steps.s{}.status }}}}'", first.name));
         }
         match (self.kind, self.undo) {
             (Kind::Sleep, _) => {}
@@ -338,6 +342,7 @@ impl StepPlan {
         with(self.kind != Kind::Command, &|step| step.kind = Kind::Command);
         with(self.foreach.is_some(), &|step| step.foreach = None);
         with(self.answers != Answers::Word, &|step| step.answers = Answers::Word);
+        with(self.looks_back, &|step| step.looks_back = false);
         with(self.when.is_some(), &|step| step.when = None);
         with(self.delay, &|step| step.delay = false);
         with(self.optional, &|step| step.optional = false);
