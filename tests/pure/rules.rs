@@ -230,6 +230,22 @@ fn every_attempt_asks_for_the_same_whatever_is_known_by_then_and_its_undo_says_w
 }
 
 #[test]
+fn every_attempt_of_an_undo_asks_for_the_same_until_there_is_more_to_undo() {
+    let body = "compensate.body = { own = '{{ steps.b.reply }}', other = '{{ steps.a.reply }}' }";
+    let graph = [once("a", "optional = true"), once("b", body), step("c", "")];
+    let mut play = Play::of(&graph.concat());
+    play.timer();
+    play.timer();
+    assert_eq!(play.command("undo b 1").body, json!({ "own": null, "other": null }));
+    play.success("a 1");
+    play.timer();
+    play.timer();
+    assert_eq!(play.command("undo b 2").body, json!({ "own": null, "other": null }));
+    play.success("b 1");
+    assert_eq!(play.command("undo b 3").body, json!({ "own": { "of": "b 1" }, "other": { "of": "a 1" } }));
+}
+
+#[test]
 fn a_body_that_can_be_rendered_again_is_not_kept() {
     let graph = [step("a", ""), step("b", "body.a = '{{ steps.a.reply }}'"), step("c", "body.n = '{{ input.n }}'")];
     let mut play = Play::of(&graph.concat());

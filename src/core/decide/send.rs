@@ -10,9 +10,9 @@ use super::{Ask, ChildOrder, Command, Effect, Event, Transition};
 use crate::core::definition::{self, Execute, Priority, Reply, Retry, Undo};
 use crate::core::entry::Entry;
 use crate::core::id::{Action, SagaId, Spot, StepIx, Ticket};
-use crate::core::saga::{Failure, Reason, StepStatus};
+use crate::core::saga::{Failure, Progress, Reason, Unit};
 use crate::core::start::as_priority;
-use crate::core::template::{Scope, Template, TemplateError};
+use crate::core::template::{Body, Scope, Template, TemplateError};
 use crate::core::time::Time;
 
 /// How long an order to a child may take to be taken up; how long it then takes is the child's affair.
@@ -153,27 +153,34 @@ impl<'a> Transition<'a> {
     /// Records that an attempt goes out, which asks for `body`.
     fn record_sent(&mut self, ticket: Ticket, deadline: Option<Time>, body: &Value) {
         let Ticket { spot, action, attempt, .. } = ticket;
-        let first = action == Action::Execute && attempt == 1;
-        let body = (first && !self.is_rendered_alike(spot.step)).then(|| Arc::new(body.clone()));
+        let before = self.saga.unit(spot).map_or(0, |unit| unit.action(action).void);
+        let first = attempt == before + 1;
+        let body = (first && !self.is_rendered_alike(spot.step, action)).then(|| Arc::new(body.clone()));
         self.record(Entry::Sent { spot, action, attempt, deadline, body });
     }
 
-    /// Whether what a step asks for can be rendered again later, and is the same: it reads only what is settled for good. An optional step
+    /// Whether what an action asks for can be rendered again later, and is the same: it reads only what is settled for good. An optional step
     /// that failed may turn out to have succeeded.
-    fn is_rendered_alike(&self, step: StepIx) -> bool {
-        let step = &self.definition.steps[step];
-        let body = match &step.execute {
-            Execute::Publish(event) => event.body.as_ref(),
-            Execute::Saga(child) => child.input.as_ref(),
-            _ => step.command().and_then(|command| command.body.as_ref()),
-        };
+    fn is_rendered_alike(&self, step: StepIx, action: Action) -> bool {
         let is_settled = |path: &[String]| {
             let [root, name, what, ..] = path else { return path.first().is_none_or(|root| root != "steps") };
             let read = self.definition.steps.iter().position(|step| *step.name == **name);
-            let ended = |read| matches!(self.tally(read).status(), StepStatus::Succeeded | StepStatus::Skipped);
+            let is_known =
+                |unit: &Unit| matches!(unit.execute.progress, Progress::Succeeded { .. } | Progress::Skipped { .. });
+            let ended = |read: StepIx| self.saga.steps[read].units().all(|(_, unit)| is_known(unit));
             root != "steps" || what != "status" && read.is_some_and(ended)
         };
+        let body = self.own_body(step, action);
         body.is_none_or(|body| body.references().into_iter().all(|reference| is_settled(&reference.path)))
+    }
+
+    /// The body that the definition gives an action.
+    fn own_body(&self, step: StepIx, action: Action) -> Option<&'a Body> {
+        match (action, &self.definition.steps[step].execute) {
+            (Action::Execute, Execute::Publish(event)) => event.body.as_ref(),
+            (Action::Execute, Execute::Saga(child)) => child.input.as_ref(),
+            _ => self.command(step, action).and_then(|command| command.body.as_ref()),
+        }
     }
 
     /// The next attempt of an action.
@@ -249,15 +256,10 @@ impl<'a> Transition<'a> {
     /// The body of a command or an event, or the input of a child.
     fn body(&self, spot: Spot, action: Action, scope: &Scope) -> Result<Value, TemplateError> {
         let unit = self.saga.unit(spot);
-        if let Some(asked) = unit.and_then(|unit| unit.execute.asked.as_ref()).filter(|_| action == Action::Execute) {
+        if let Some(asked) = unit.and_then(|unit| unit.action(action).asked.as_ref()) {
             return Ok(Value::clone(asked));
         }
-        let own = match (action, &self.definition.steps[spot.step].execute) {
-            (Action::Execute, Execute::Publish(event)) => event.body.as_ref(),
-            (Action::Execute, Execute::Saga(child)) => child.input.as_ref(),
-            _ => self.command(spot.step, action).and_then(|command| command.body.as_ref()),
-        };
-        if let Some(body) = own {
+        if let Some(body) = self.own_body(spot.step, action) {
             return body.render(scope);
         }
         match action {

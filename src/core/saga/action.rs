@@ -43,7 +43,7 @@ pub struct ActionState {
     /// Why the last attempt failed, while another may follow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<Failure>,
-    /// What was asked for, where what it was made of may come to be known better: every attempt asks for the same.
+    /// What was asked for, where what it was made of may come to be known better: every attempt of a round asks for the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<Arc<Value>>,
     /// When the first attempt was sent.

@@ -64,8 +64,10 @@ pub(crate) struct Checks {
     keys: BTreeMap<(Unit, String), BTreeSet<String>>,
     /// What participants, the broker and children said of which attempt.
     given: BTreeSet<(String, &'static str)>,
-    /// What was asked of each unit.
-    bodies: BTreeMap<Unit, Value>,
+    /// What was asked under each idempotency key.
+    bodies: BTreeMap<String, Value>,
+    /// What was asked of each unit, forward.
+    asked: BTreeMap<Unit, Value>,
     /// What each attempt of an undo has to say: whether it is in doubt, and the reply.
     undoes: BTreeMap<String, (bool, Value)>,
     /// Signals that were sent, each with its headers.
@@ -335,9 +337,14 @@ impl Checks {
         }
         let body: Value = serde_json::from_slice(&message.body).unwrap_or_default();
         let unit = unit_of(message);
+        let key = message.properties.header_str("idempotency-key").unwrap_or_default().to_owned();
+        let before = self.bodies.entry(key).or_insert_with(|| body.clone());
+        if *before != body {
+            return Some(("same-body", format!("{} {unit:?} asks {body}, and before {before}", action.as_str())));
+        }
         if action == Action::Execute {
-            let before = self.bodies.entry(unit.clone()).or_insert_with(|| body.clone());
-            return (*before != body).then(|| ("same-body", format!("{unit:?} is asked {body}, and before {before}")));
+            self.asked.insert(unit, body);
+            return None;
         }
         let (in_doubt, reply) = self.undoes.get(&id)?;
         let said = message.properties.headers.get("saga-in-doubt").cloned().unwrap_or(Value::Bool(false));
@@ -345,9 +352,9 @@ impl Checks {
             let what = format!("of {unit:?} its undo says {said} {body}, and known is {in_doubt} {reply}");
             return Some(("undo-knows", what));
         }
-        let sent = self.bodies.get(&unit)?;
-        (body["command"] != *sent)
-            .then(|| ("undo-knows", format!("{unit:?} was asked {sent}, and its undo says {body}")))
+        let asked = self.asked.get(&unit)?;
+        let told = body.get("command")?;
+        (told != asked).then(|| ("undo-knows", format!("{unit:?} was asked {asked}, and its undo says {told}")))
     }
 
     /// Something goes to a queue for delays: whether it is a message that is given back to the broker for a while.

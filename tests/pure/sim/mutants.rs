@@ -181,7 +181,11 @@ fn applies_duplicates(definition: &Definition, known: &Saga, input: Input, now: 
 fn renders_anew(definition: &Definition, known: &Saga, input: Input, now: Time) -> Result<Decision, Forbidden> {
     let mut saga = known.clone();
     let spots: Vec<Spot> = units(known).map(|(spot, _)| spot).collect();
-    spots.into_iter().for_each(|spot| saga.unit_mut(spot).into_iter().for_each(|unit| unit.execute.asked = None));
+    for spot in spots {
+        if let Some(unit) = saga.unit_mut(spot) {
+            (unit.execute.asked, unit.compensate.asked) = (None, None);
+        }
+    }
     Ok(journaled(known, decide(definition, &saga, input, now)?, now))
 }
 

@@ -40,7 +40,7 @@ pub(crate) struct StepPlan {
     when: Option<bool>,
     foreach: Option<(u64, u64)>,
     answers: Answers,
-    /// Passes on how the step before it went.
+    /// Passes on how the step before it went, and its undo what came of that.
     looks_back: bool,
 }
 
@@ -323,6 +323,11 @@ impl StepPlan {
             (_, Undo::None) => line(true, "compensate = false".into()),
             (kind, undo) => {
                 line(kind != Kind::Saga, format!("compensate.command = 's{at}.undo'\ncompensate.timeout = '7s'"));
+                let own = self.foreach.is_none() || !single;
+                if let Some(first) = first.filter(|_| self.looks_back && own && kind != Kind::Saga) {
+                    line(true, format!("compensate.body.reply = '{{{{ steps.s{at}.reply }}}}'"));
+                    line(true, format!("compensate.body.status = '{{{{ steps.s{}.status }}}}'", first.name));
+                }
                 line(true, format!("compensate.retry.attempts = {}", self.undo_attempts));
                 line(undo == Undo::Always, "compensate.on = ['success', 'in_doubt', 'failure']".into());
             }
