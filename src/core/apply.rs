@@ -121,6 +121,7 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
                 set(saga, *spot, Action::Execute, Progress::Succeeded { at, reply: payload });
             }
         }
+        Entry::Heard { id } => remember(&mut saga.taken, Some(id.clone())),
         Entry::Extended { spot, action, deadline, .. } => {
             if let Some(state) = action_of(saga, *spot, *action) {
                 state.pending = true;
@@ -177,10 +178,12 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
                     state.last_failure = Some(failure.clone());
                 }
                 if *handling == Handling::Maybe {
-                    if state.unanswered.len() == MOST_UNANSWERED {
-                        state.unanswered.remove(1);
+                    if !state.unanswered.contains(attempt) {
+                        if state.unanswered.len() == MOST_UNANSWERED {
+                            state.unanswered.remove(1);
+                        }
+                        state.unanswered.push(*attempt);
                     }
-                    state.unanswered.push(*attempt);
                     if failure.reason.is_of_a_dead_letter() && state.held.len() < MOST_UNANSWERED {
                         state.held.push(*attempt);
                     }

@@ -105,6 +105,11 @@ pub enum Entry {
         /// To whom it came.
         to: Addressee,
     },
+    /// An event answered a command; it may come again.
+    Heard {
+        /// Tells it from others.
+        id: Arc<str>,
+    },
     /// The participant is still at it: the attempt's time-out begins anew.
     Extended {
         /// The unit.

@@ -44,6 +44,7 @@ impl Teller<'_> {
             Entry::Waiting { spot, .. } => format!("{} waits", self.name(*spot)),
             Entry::Received { to, .. } => format!("{} comes", self.letter(to)),
             Entry::Taken { spot, to } => format!("{} takes {}", self.name(*spot), self.letter(to)),
+            Entry::Heard { id } => format!("remembers the event {id:?}"),
             Entry::UndoAsked { .. } => "is to be undone".to_owned(),
             Entry::Extended { spot, action, attempt, .. } => {
                 format!("{}: attempt {attempt} is still being worked at", self.action(*spot, *action))

@@ -259,6 +259,28 @@ fn events_of_another_service_answer_the_latest_attempt() {
 }
 
 #[test]
+fn an_event_that_comes_twice_says_nothing_of_what_was_asked_for_since() {
+    let announced = |word| format!("{{ exchange = 'x', routing_key = '{word}', match = 'body.k' }}");
+    let toml = crate::play::whole(&format!(
+        "key = '{{{{ input.n }}}}'\n{}{}\nreply.success = {}\nreply.failure = {}\n",
+        step("p", "pivot = true"),
+        step("a", ""),
+        announced("ok"),
+        announced("no"),
+    ));
+    // An operator has asked for another attempt.
+    let mut play = Play::of(&toml);
+    play.success("p 1");
+    event(&mut play, 1, Bearing::Failure(Action::Execute), Some("a e-1"), json!({ "error": "none left" }));
+    play.waits_for("a");
+    play.retry_step("a").unwrap();
+    event(&mut play, 1, Bearing::Failure(Action::Execute), Some("a e-1"), json!({ "error": "none left" }));
+    assert_eq!((play.ignored, play.step("a")), (Some(Ignored::Duplicate), "running"));
+    event(&mut play, 1, Bearing::Failure(Action::Execute), Some("a e-2"), json!({ "error": "none left" }));
+    play.waits_for("a");
+}
+
+#[test]
 fn answers_are_judged_by_the_header_then_the_rules_then_the_body() {
     let rules = "reply.success_when = \"body.status == 'ok'\"\nreply.retry_when = 'body.code in [429, 503]'\n";
     let toml = step("a", rules);

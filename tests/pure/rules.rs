@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sagad::core::answer::RawAnswer;
+use sagad::core::answer::{self, RawAnswer};
 use sagad::core::decide::Ignored;
 use sagad::core::entry::{Entry, Resolution};
 use sagad::core::id::Action;
@@ -942,14 +942,90 @@ fn a_dead_letter_after_the_time_out_settles_the_doubt() {
     play.timer();
     play.failure("b 1");
     assert_eq!(play.step("a"), "in_doubt");
-    // A rejection says nothing new.
-    play.comes_back("a 1", Reason::Rejected, true);
-    assert_eq!(play.ignored, Some(Ignored::Settled));
     play.comes_back("a 1", Reason::Expired, false);
     assert_eq!(play.step("a"), "failed");
     play.failure("c 1");
     play.is(Status::Compensated);
     play.sends(&["a 1", "b 1", "c 1"]);
+}
+
+#[test]
+fn what_was_in_somebodys_hands_stays_in_doubt_whatever_becomes_of_another_copy() {
+    let graph = [once("a", "optional = true"), step("b", ""), step("c", "after = ['a']")];
+    let mut play = Play::of(&graph.concat());
+    play.timer();
+    play.failure("b 1");
+    play.comes_back("a 1", Reason::Rejected, true);
+    play.comes_back("a 1", Reason::Expired, false);
+    assert_eq!((play.ignored, play.step("a")), (Some(Ignored::Settled), "in_doubt"));
+    play.failure("c 1");
+    play.sends(&["a 1", "b 1", "c 1", "undo a 1"]);
+}
+
+#[test]
+fn what_comes_back_from_somebodys_hands_after_the_undo_was_sent_is_undone_once_more() {
+    // He may have done it between the undo and his death, and will never say so.
+    for reason in [Reason::Expired, Reason::DeliveryLimit, Reason::Rejected] {
+        let mut play = Play::of(&once("a", ""));
+        play.timer();
+        play.success("undo a 1");
+        play.is(Status::Compensated);
+        play.fresh();
+        play.comes_back("a 1", reason, true);
+        play.is(Status::Compensating);
+        play.sends(&["undo a 2"]);
+        let undo = play.command("undo a 2");
+        assert_eq!((undo.in_doubt, undo.round), (true, 1), "under a new idempotency key");
+        play.comes_back("a 1", reason, true);
+        assert_eq!(play.ignored, Some(Ignored::Settled), "of one death");
+        play.success("undo a 2");
+        play.is(Status::Compensated);
+        play.sends(&[]);
+    }
+    // Where nothing is undone in doubt, it is not.
+    let mut play = Play::of(&once("a", "compensate.on = ['success']"));
+    play.timer();
+    play.comes_back("a 1", Reason::Rejected, true);
+    play.is(Status::Compensated);
+    play.sends(&["a 1"]);
+}
+
+#[test]
+fn what_comes_back_from_somebodys_hands_after_a_probe_is_undone() {
+    let mut play = Play::of(&once("a", "on_timeout = 'probe'\nprobe = { command = 'a.status' }"));
+    play.timer();
+    play.put(Input::Answer {
+        spot: 0.into(),
+        action: Action::Probe,
+        attempt: 1,
+        answer: RawAnswer::new(Some(answer::Outcome::Failure), json!({ "error": "not yet" })),
+    })
+    .unwrap();
+    play.is(Status::Compensated);
+    play.fresh();
+    play.comes_back("a 1", Reason::DeliveryLimit, true);
+    play.sends(&["undo a 1"]);
+    assert!(play.command("undo a 1").in_doubt);
+}
+
+#[test]
+fn a_failure_that_comes_twice_says_nothing_of_the_attempts_that_an_operator_asked_for() {
+    let mut play = Play::of(&(step("p", "pivot = true") + &step("b", "")));
+    play.success("p 1");
+    play.failure("b 1");
+    play.waits_for("b");
+    play.retry_step("b").unwrap();
+    play.fresh();
+    play.failure("b 1");
+    assert_eq!((play.ignored, play.step("b")), (Some(Ignored::Stale), "running"));
+    play.success("b 2");
+    play.is(Status::Completed);
+    // The first word of one that was thought lost counts.
+    let mut play = Play::of(&once("b", "on_timeout = 'suspend'"));
+    play.timer();
+    play.retry_step("b").unwrap();
+    play.failure("b 1");
+    assert_eq!(play.step("b"), "failed");
 }
 
 #[test]

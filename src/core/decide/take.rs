@@ -14,7 +14,7 @@ use crate::core::entry::{Entry, Handling};
 use crate::core::id::{Action, Spot, StepIx, Ticket};
 use crate::core::input::{Bearing, Forbidden, Input};
 use crate::core::retry::backoff;
-use crate::core::saga::{ActionState, Addressee, Failure, Phase, Progress, Reason, Tally, Unit};
+use crate::core::saga::{Addressee, Failure, Phase, Progress, Reason, Tally, Unit};
 
 impl Transition<'_> {
     pub(super) fn take(&mut self, input: Input) -> Result<(), Forbidden> {
@@ -76,6 +76,30 @@ impl Transition<'_> {
             // It can't tell of a command that was never sent.
             return Some(Ignored::Stale);
         }
+        // Nothing else tells a copy from the event of an attempt that an operator asked for since.
+        let id: Option<Arc<str>> = id.map(Arc::from);
+        if id.as_ref().is_some_and(|id| self.saga.taken.contains(id)) {
+            return Some(Ignored::Duplicate);
+        }
+        let before = self.entries.len();
+        let ignored = self.take_news(spot, action, attempt, success, body, headers);
+        if let Some(id) = id.filter(|_| !success && self.entries.len() > before) {
+            self.record(Entry::Heard { id });
+        }
+        ignored
+    }
+
+    /// What an event says of the latest attempt of an action.
+    fn take_news(
+        &mut self,
+        spot: Spot,
+        action: Action,
+        attempt: u32,
+        success: bool,
+        body: Value,
+        headers: Value,
+    ) -> Option<Ignored> {
+        let step = spot.step;
         let answer = judge_event(self.reply(step, action), success, body, headers);
         // Nothing says which attempt it tells of. Where another word of the participant's decided, it is of an effect all the same.
         let failed = self.saga.unit(spot).and_then(|unit| match &unit.action(action).progress {
@@ -115,7 +139,10 @@ impl Transition<'_> {
         let child = self.runs_child(spot.step);
         let latest = attempt == state.attempt || child && action == Action::Execute;
         // It has the order, though the attempt was taken for lost. One that it has answered since is another's to ask again.
-        let unanswered = child && state.unanswered.contains(&attempt);
+        let in_doubt = state.unanswered.contains(&attempt);
+        let unanswered = child && in_doubt;
+        // It has had its say: an operator has asked for other attempts since.
+        let counted = attempt <= state.spent && !in_doubt && !child;
         match (&state.progress, answer) {
             (_, Answer::Success(reply)) if open => self.succeed(spot, action, attempt, reply, false),
             // The answer that decided a failure does not change its mind; one to another attempt tells of an effect.
@@ -123,6 +150,7 @@ impl Transition<'_> {
                 self.succeed(spot, action, attempt, reply, true);
             }
             (Progress::GivenUp { .. }, Answer::Success(reply)) => self.succeed(spot, action, attempt, reply, true),
+            (_, Answer::Failure(_)) if open && forward && counted => return Some(Ignored::Stale),
             // An answer that nobody can read says nothing of how it ended.
             (Progress::Running { .. }, Answer::Failure(failure))
                 if action == Action::Probe && latest && failure.reason == Reason::InvalidReply =>
@@ -187,13 +215,14 @@ impl Transition<'_> {
         self.go_on_with(spot);
     }
 
-    /// What turned out to have been done is undone; where that was tried already, once more.
+    /// What turned out to have been done, or begun, is undone; where that was tried already, once more.
     fn owe_again(&mut self, spot: Spot) {
         if let Some(unit) = self.saga.unit(spot)
             && unit.needs_undo(&self.definition.steps[spot.step])
         {
             if !unit.compensate.is_untouched() {
                 self.record(Entry::CompensationRenewed { spot });
+                self.go_on_with(spot);
             }
             self.take_up_again(spot);
         }
@@ -230,8 +259,10 @@ impl Transition<'_> {
         if attempt == 0 || attempt > state.attempt {
             return Some(Ignored::UnknownAttempt);
         }
-        // An undo that is on its way, or done, serves either case.
-        let open = action == Action::Execute && unit.compensate.is_untouched() && is_open_to_doubt(state, attempt);
+        // A child says what became of it, whoever had its order in hand.
+        let open = action == Action::Execute
+            && is_news_of_a_hand(unit, attempt)
+            && (unit.compensate.is_untouched() || !self.runs_child(spot.step));
         // Whatever the broker says of a command that a participant said to be at, that participant had it.
         let taken = state.pending && attempt == state.attempt;
         let handling = match failure.reason {
@@ -246,7 +277,7 @@ impl Transition<'_> {
             self.take_up_again(spot);
             self.go_on_with(spot);
         } else if handling == Handling::Maybe && open {
-            // Another copy of it had come back unhandled; this one was in somebody's hands.
+            // Somebody had it in hand, nobody knows how long. What he did may have come after the undo.
             self.record(Entry::AttemptFailed { spot, action, attempt, failure, handling });
             self.owe_again(spot);
         } else {
@@ -328,11 +359,12 @@ impl Transition<'_> {
     }
 }
 
-/// Whether it would be news that an attempt may have been handled: nobody has said how the action ended, and it was not thought of that attempt.
-fn is_open_to_doubt(state: &ActionState, attempt: u32) -> bool {
-    let undecided = match &state.progress {
+/// Whether it is news that somebody had an attempt of an execute in hand, and that what he did may still be there.
+fn is_news_of_a_hand(unit: &Unit, attempt: u32) -> bool {
+    let Unit { execute, probe, .. } = unit;
+    let undecided = match &execute.progress {
         Progress::Scheduled { .. } => true,
-        Progress::Running { .. } => attempt < state.attempt,
+        Progress::Running { .. } => attempt < execute.attempt,
         // Of what the broker said, or nobody.
         Progress::Failed { failure, by: None, .. } => matches!(
             failure.reason,
@@ -340,5 +372,13 @@ fn is_open_to_doubt(state: &ActionState, attempt: u32) -> bool {
         ),
         _ => false,
     };
-    undecided && attempt > state.void && !state.unanswered.contains(&attempt)
+    // Or that it was not done by then.
+    let not_yet = matches!(execute.progress, Progress::Failed { by: None, .. })
+        && matches!(probe.progress, Progress::Failed { by: Some(_), .. });
+    let thought_lost = execute.unanswered.contains(&attempt)
+        && matches!(
+            execute.progress,
+            Progress::Scheduled { .. } | Progress::Running { .. } | Progress::Failed { by: None, .. }
+        );
+    (undecided || not_yet || thought_lost) && attempt > execute.void && !execute.held.contains(&attempt)
 }

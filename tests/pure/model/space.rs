@@ -166,7 +166,11 @@ impl Space {
         }
         // Of an effect that comes after its time-out, and of which no word ever comes, nobody can know.
         if world.awaits(post) {
-            steps.extend([take(Manner::Lose), take(Manner::Silence), take(Manner::Back(Reason::DeliveryLimit))]);
+            steps.extend([take(Manner::Lose), take(Manner::Silence)]);
+        }
+        // The broker's word that somebody had it is one.
+        if world.awaits(post) || post.action == Action::Execute && world.said(post).is_none() {
+            steps.push(take(Manner::Back(Reason::DeliveryLimit)));
         }
         // An undo does not expire.
         if post.action == Action::Execute {
