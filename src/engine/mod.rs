@@ -39,7 +39,6 @@ use crate::definitions::Definitions;
 use crate::engine::cache::{Cache, Cached};
 use crate::engine::gate::hold;
 use crate::engine::round::Round;
-use crate::engine::tell::set_aside;
 use crate::engine::work::Work;
 use crate::health::{Health, Part};
 use crate::intake::{Item, Request, Settle};
@@ -263,7 +262,7 @@ impl<S: Store> Engine<S> {
             tracing::error!(%error, ?item, "the database refused this; it is set aside");
             metrics::counter!(crate::metrics::ITEMS_REFUSED).increment(1);
             if let Some(item) = batch.pop() {
-                set_aside(item, error);
+                self.set_aside(item, error);
             }
             return;
         }

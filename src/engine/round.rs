@@ -77,6 +77,8 @@ pub(super) struct Round {
     /// Which saga holds which claim, as far as that is known.
     pub(super) held: BTreeMap<Claim, (SagaId, Status)>,
     joined: Vec<(Claim, SagaId, Status)>,
+    /// Whether the store was asked who has what starts claim.
+    resolved: bool,
     dead_letters: Vec<DeadLetter>,
 }
 
@@ -93,6 +95,7 @@ impl Round {
             broken: BTreeMap::new(),
             held: BTreeMap::new(),
             joined: Vec::new(),
+            resolved: false,
             dead_letters: Vec::new(),
         }
     }
@@ -109,6 +112,7 @@ impl Round {
         if !again {
             return Ok(());
         }
+        self.resolved = true;
         let mut claims = Vec::new();
         let mut ids = Vec::new();
         for item in batch {
@@ -220,9 +224,9 @@ impl Round {
         match decided {
             Ok(Ok(decision)) if decision.entries.is_empty() => {
                 // Nothing is dropped on the word of a cache: another daemon may have moved the saga on. Nor is anything kept as a
-                // dead letter: whether this state is an old one shows only when it is committed, and the letter with it.
+                // dead letter on what is not committed yet: the letter would be, even if another daemon's change came first.
                 let to_keep = decision.ignored.is_some_and(|ignored| is_to_keep(ignored).is_some());
-                if !work.fresh && (untouched || to_keep) {
+                if !untouched && to_keep || untouched && !work.fresh {
                     return Outcome::Undecided(id);
                 }
                 if let Some(ignored) = decision.ignored {
@@ -237,8 +241,9 @@ impl Round {
                 work.take(decision, names, signer, &*self.clock, self.lease, self.now);
                 Outcome::Saga { about, result: Ok(()) }
             }
-            // Nor is a letter kept, or an operator refused, on what may be an old state.
-            Ok(Err(_)) if !work.fresh && (untouched || matches!(input, Input::Signal { .. })) => Outcome::Undecided(id),
+            // Nor is an operator refused on what may be an old state.
+            Ok(Err(_)) if !untouched && matches!(input, Input::Signal { .. }) => Outcome::Undecided(id),
+            Ok(Err(_)) if untouched && !work.fresh => Outcome::Undecided(id),
             Ok(Err(forbidden)) => {
                 if matches!(input, Input::Signal { .. }) {
                     self.keep(item, "unwanted_signal", &forbidden.to_string());
@@ -336,7 +341,12 @@ impl Round {
                 Some((holder, status)) => {
                     // Whoever asks again with the same idempotency key is answered alike, whatever becomes of the business key.
                     let starts = claims.into_iter().filter(|(claim, _)| claim.kind == ClaimKind::Start);
-                    self.joined.extend(starts.map(|(claim, _)| (claim, holder, status)));
+                    let joined: Vec<_> = starts.map(|(claim, _)| (claim, holder, status)).collect();
+                    if !joined.is_empty() && !self.resolved {
+                        // It may have been answered before, with a saga that had the business key until now.
+                        return Outcome::Undecided(holder);
+                    }
+                    self.joined.extend(joined);
                     let about = self.sagas.contains_key(&holder).then_some(holder);
                     let started = Started { saga: holder, status, created: false };
                     return Outcome::Start { about, result: Ok(started) };

@@ -106,16 +106,18 @@ impl<S: Store> Engine<S> {
             settle.acknowledge();
         });
     }
-}
 
-/// An item that the database will not take, whatever we do: whoever waits is told, and the broker keeps its message until
-/// somebody has looked at the log.
-pub(super) fn set_aside(item: Item, error: &StoreError) {
-    let busy = || Refusal::Busy(error.to_string());
-    match item.settle {
-        Settle::Started(told) => drop(told.send(Err(busy()))),
-        Settle::Ordered(told) => drop(told.send(Err(busy()))),
-        Settle::Nobody | Settle::Published(_) | Settle::Delivery(_) | Settle::Share(_) => {}
-        Settle::StartDelivery { .. } | Settle::Order { .. } => {}
+    /// An item that the database will not take, whatever we do: whoever waits is told, and the broker keeps its message until
+    /// somebody has looked at the log.
+    pub(super) fn set_aside(&self, item: Item, error: &StoreError) {
+        let busy = || Refusal::Busy(error.to_string());
+        match item.settle {
+            Settle::Started(told) => drop(told.send(Err(busy()))),
+            Settle::Ordered(told) => drop(told.send(Err(busy()))),
+            // The sweep finds its row, and what came back is published again.
+            Settle::Published(row) => self.outbox.settled([row]),
+            Settle::Nobody | Settle::Delivery(_) | Settle::Share(_) => {}
+            Settle::StartDelivery { .. } | Settle::Order { .. } => {}
+        }
     }
 }
