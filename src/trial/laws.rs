@@ -112,7 +112,7 @@ fn owed(step: &Step, unit: &Unit) -> bool {
         Progress::Succeeded { .. } => success,
         Progress::Failed { by: None, .. } if !unit.execute.unanswered.is_empty() => in_doubt,
         // It was done; only the answer is of no use.
-        Progress::Failed { failure: why, .. } if why.reason == Reason::InvalidReply => success,
+        Progress::Failed { failure: why, by: Some(_), .. } if why.reason == Reason::InvalidReply => success,
         Progress::Failed { .. } => failure && unit.execute.handled,
         _ => false,
     }

@@ -24,7 +24,7 @@ use uuid::Uuid;
 use super::world::{Unit, unit_of};
 
 /// The guarantees that are checked here, beside those of [`sagad::trial::laws`]; each is of docs/guarantees.md.
-pub(crate) const LAWS: [&str; 20] = [
+pub(crate) const LAWS: [&str; 21] = [
     "committed-before-sent",
     "acknowledged-after-commit",
     "acknowledged-once",
@@ -41,6 +41,7 @@ pub(crate) const LAWS: [&str; 20] = [
     "max-running",
     "told",
     "nothing-lost",
+    "once-begun",
     "effect",
     "at-rest",
     "dead-letters",
@@ -62,6 +63,8 @@ pub(crate) struct Checks {
     told: BTreeSet<(String, String)>,
     /// The idempotency keys of each action of each unit.
     keys: BTreeMap<(Unit, String), BTreeSet<String>>,
+    /// What of it a saga has gone by.
+    counted: BTreeSet<(String, &'static str)>,
     /// What participants, the broker and children said of which attempt.
     given: BTreeSet<(String, &'static str)>,
     /// What was asked under each idempotency key.
@@ -74,6 +77,8 @@ pub(crate) struct Checks {
     pub(crate) signals: BTreeMap<String, Map<String, Value>>,
     /// Sagas and the ids of the signals that they received.
     received: BTreeSet<(SagaId, String)>,
+    /// Sagas and their steps of which an operator said how they ended, who had asked nobody.
+    pub(crate) by_hand: BTreeSet<(String, String)>,
     /// What was given back to the broker for a while.
     put_off: BTreeSet<String>,
     /// Answers to starts over AMQP, by correlation id.
@@ -170,6 +175,15 @@ impl Checks {
         entry: &Entry,
         at: Time,
     ) -> Option<(&'static str, String)> {
+        if let Some((ticket, word)) = word_of(definition, saga.id, entry)
+            && !self.counted.insert((signer.sign(ticket), word))
+        {
+            let Ticket { spot, action, attempt, .. } = ticket;
+            return Some((
+                "duplicate",
+                format!("`{word}` of attempt {attempt} of {} {spot} counts twice", action.as_str()),
+            ));
+        }
         let action = |spot, action| saga.unit(spot).map(|unit| unit.action(action));
         let given = |spot: Spot, action, attempt, said: &'static str| {
             // An event does not say which attempt it answers, and a child is the same one whichever attempt asked it.
@@ -286,6 +300,11 @@ impl Checks {
                     )
                 })
             }
+            Entry::Resolved { spot, .. } => {
+                let step = definition.steps[spot.step].name.to_string();
+                self.by_hand.insert((saga.id.to_string(), step));
+                None
+            }
             Entry::CompensationRenewed { .. } => {
                 self.seen.insert("renewed");
                 None
@@ -375,9 +394,16 @@ impl Checks {
         signals.map(|(id, headers)| (id.clone(), headers.clone())).collect()
     }
 
-    /// Whether a saga was sent a signal in time.
-    pub(crate) fn has_taken_signals(&self, saga: SagaId) -> bool {
-        self.received.iter().any(|(to, _)| *to == saga)
+    /// How many signals a saga has taken.
+    pub(crate) fn signals_taken(&self, saga: SagaId) -> usize {
+        self.received.iter().filter(|(to, _)| *to == saga).count()
+    }
+
+    /// A signal that a saga has taken, and that is among the dead letters.
+    pub(crate) fn first_of_both(&self, kept: &BTreeSet<&str>) -> Option<String> {
+        // A copy that was given back to the broker may have waited long enough, and another have come in time.
+        let mut once = self.received.iter().map(|(_, id)| id).filter(|id| !self.put_off.contains(*id));
+        once.find(|id| kept.contains(&***id)).cloned()
     }
 
     /// An answer or a dead command is acknowledged: what follows from it must have been committed.
@@ -448,7 +474,14 @@ impl Checks {
     /// An answer to a start.
     pub(crate) fn answered_start(&mut self, message: &Outgoing) {
         let id = message.properties.correlation_id.clone().unwrap_or_default();
-        self.start_answers.insert(id, serde_json::from_slice(&message.body).unwrap_or_default());
+        let body: Value = serde_json::from_slice(&message.body).unwrap_or_default();
+        let saga = |body: &Value| body["saga_id"].as_str().map(str::to_owned);
+        let before = self.start_answers.insert(id.clone(), body.clone());
+        if let Some((before, now)) =
+            before.as_ref().and_then(saga).zip(saga(&body)).filter(|(before, now)| before != now)
+        {
+            self.breach("once-begun", format!("{id} is told of {now}, and was of {before}"));
+        }
     }
 }
 
@@ -466,6 +499,22 @@ fn attempts(definition: &Definition, spot: Spot, action: Action) -> Option<u32> 
         Action::Probe => step.probe_command(),
     };
     Some(command?.retry.attempts)
+}
+
+/// Whose word an entry goes by, where that can be told: an event does not say which attempt it answers, and a child may say more than one thing.
+fn word_of(definition: &Definition, saga: SagaId, entry: &Entry) -> Option<(Ticket, &'static str)> {
+    let (spot, action, attempt, word) = match entry {
+        Entry::Succeeded { spot, action, attempt, .. } => (spot, action, attempt, "success"),
+        Entry::Failed { spot, action, attempt, .. } => (spot, action, attempt, "failure"),
+        Entry::AttemptFailed { spot, action, attempt, handling: Handling::Answered, .. } => {
+            (spot, action, attempt, "retry")
+        }
+        _ => return None,
+    };
+    let step = &definition.steps[spot.step];
+    let announced = step.command().is_some_and(|command| command.reply.success.is_some());
+    let told = *attempt > 0 && !announced && !matches!(step.execute, Execute::Saga(_));
+    told.then_some((Ticket { saga, spot: *spot, action: *action, attempt: *attempt }, word))
 }
 
 fn is_decided(state: &ActionState) -> bool {

@@ -343,6 +343,7 @@ impl Link {
         let mut state = self.world.lock();
         let dies = state.troubled && self.chance.of((what, self.turns)).permille(often(&state.plan.faults));
         if dies {
+            state.checks.seen.insert(what);
             state.doomed.insert(self.daemon);
             drop(state);
             self.world.touch();

@@ -92,6 +92,21 @@ pub(crate) enum Misfortune {
     Lack(usize, usize),
 }
 
+impl Misfortune {
+    /// In a word or two.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Misfortune::Kill(_) => "kill",
+            Misfortune::Freeze(_) => "freeze",
+            Misfortune::Cut(_) => "cut",
+            Misfortune::StoreAway => "store away",
+            Misfortune::BrokerAway => "broker away",
+            Misfortune::Rollout(..) => "rollout",
+            Misfortune::Lack(..) => "lack",
+        }
+    }
+}
+
 /// A struct of numbers that can be gone through as well.
 macro_rules! each_by_name {
     ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $field:ident,)* }) => {

@@ -194,6 +194,7 @@ impl Run {
             return;
         }
         self.world.trace(|| format!("{:?}", mishap.what));
+        self.world.lock().checks.seen.insert(mishap.what.name());
         let count = self.daemons.len();
         match mishap.what {
             Misfortune::Kill(daemon) => self.daemons[daemon % count].kill(),
@@ -284,10 +285,10 @@ impl Run {
             );
             // One that is known by nothing begins a saga each time that it is delivered.
             let saga = &state.plan.sagas[start.saga];
-            (start, saga.name.clone(), SagaId(id), saga.has_a_key() && !saga.reuses_keys())
+            (start, saga.name.clone(), SagaId(id), saga.has_a_key() && !saga.reuses_keys() && !saga.forgets())
         };
         let input = json!({
-            "key": format!("k{}", start.key), "lock": format!("l{}", start.key % 2),
+            "start": nth, "key": format!("k{}", start.key), "lock": format!("l{}", start.key % 2),
             "yes": true, "no": false, "lists": [[], ["a"], ["a", "b"], ["a", "b", "c"]],
         });
         let body = sagad::store::encode(&input);
@@ -375,9 +376,6 @@ impl Run {
 
     fn give(&self, saga: SagaId, order: Order, label: usize) {
         let Some(intake) = self.intake(label) else { return };
-        if let Order::Resolve { step, .. } = &order {
-            self.world.lock().participants.by_hand.insert((saga.to_string(), step.clone()));
-        }
         let world = self.world.clone();
         world.trace(|| format!("an operator says to {saga}: {order:?}"));
         tokio::spawn(async move { drop(intake.order(saga, "ann", order).await) });
@@ -520,7 +518,7 @@ impl Run {
         self.judge_children(&sagas);
         self.judge_starts(&plan, &sagas);
         self.judge_letters(&plan);
-        self.judge_signals(&sagas);
+        self.judge_signals(&plan, &sagas);
         self.daemons.iter_mut().for_each(Daemon::kill);
     }
 
@@ -529,7 +527,7 @@ impl Run {
         for (spot, unit) in units(saga) {
             let step = &pinned.definition.steps[spot.step];
             let id = (saga.id.to_string(), step.name.to_string(), spot.item.map(u64::from));
-            let by_hand = state.participants.by_hand.contains(&(id.0.clone(), id.1.clone()));
+            let by_hand = state.checks.by_hand.contains(&(id.0.clone(), id.1.clone()));
             if step.command().is_none() || by_hand || state.participants.unclear.contains(&id) {
                 continue;
             }
@@ -563,8 +561,7 @@ impl Run {
             let step = &pinned.definition.steps[parent.spot.step];
             let Some(unit) = above.unit(parent.spot) else { continue };
             let given_up = matches!(unit.compensate.progress, Progress::Failed { .. } | Progress::GivenUp { .. });
-            let by_hand =
-                self.world.lock().participants.by_hand.contains(&(above.id.to_string(), step.name.to_string()));
+            let by_hand = self.world.lock().checks.by_hand.contains(&(above.id.to_string(), step.name.to_string()));
             let undone = !by_hand && matches!(above.status(), Status::Compensated | Status::Failed);
             if undone && step.compensate.is_some() && !given_up && child.status() == Status::Completed {
                 self.world
@@ -577,6 +574,11 @@ impl Run {
         let started = self.started.lock().map(|started| started.clone()).unwrap_or_default();
         let answers = self.world.lock().checks.start_answers.clone();
         for (nth, start) in plan.starts.iter().enumerate() {
+            let of_it = |saga: &&(Saga, _)| saga.0.input["start"] == nth;
+            let begun: Vec<SagaId> = sagas.iter().filter(of_it).map(|(saga, _)| saga.id).collect();
+            if begun.len() > 1 {
+                self.world.breach("once-begun", format!("start {nth} has begun {begun:?}"));
+            }
             let definition = &plan.sagas[start.saga];
             if start.way == Way::Event {
                 if self.sagas_of(nth).is_empty() && !definition.refuses() {
@@ -628,7 +630,7 @@ impl Run {
     }
 
     /// A signal is taken, kept as a dead letter, or one too many.
-    fn judge_signals(&self, sagas: &[(Saga, Arc<Pinned>)]) {
+    fn judge_signals(&self, plan: &Plan, sagas: &[(Saga, Arc<Pinned>)]) {
         let letters = self.store.snapshot().dead_letters;
         let kept: BTreeSet<&str> =
             letters.iter().filter_map(|letter| letter.message.properties.message_id.as_deref()).collect();
@@ -645,10 +647,15 @@ impl Run {
                     matches!(unit.execute.progress, Progress::Succeeded { .. } | Progress::Skipped { .. })
                 };
                 // What waits already is enough.
-                units(saga).filter(waits).all(is_over) || self.world.lock().checks.has_taken_signals(saga.id)
+                let taken = self.world.lock().checks.signals_taken(saga.id);
+                units(saga).filter(waits).all(is_over) || units(saga).filter(waits).count() <= taken
             });
             !kept.contains(&**id) && !needless.any(|needless| needless)
         });
+        let twice = self.world.lock().checks.first_of_both(&kept);
+        if let Some(id) = twice.filter(|_| !plan.sagas.iter().any(|saga| saga.forgets() || saga.reuses_keys())) {
+            self.world.breach("signals", format!("{id} is taken, and kept as a dead letter"));
+        }
         if let Some((id, headers)) = lost {
             self.world.breach("signals", format!("{id} for {headers:?} is neither taken nor kept, and was of use"));
         }

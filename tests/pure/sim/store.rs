@@ -37,6 +37,7 @@ impl Line {
         };
         if away || chance.of("fails").permille(fails) {
             tokio::time::sleep(chance.of("patience").millis(1..800)).await;
+            self.world.lock().checks.seen.insert("store away");
             return Err(StoreError::Unavailable("it is away".to_owned()));
         }
         // Most calls are over before anything else happens; some are overtaken.
@@ -88,6 +89,9 @@ impl Line {
                     state.checks.breach("key", format!("{rivals} sagas of {definition} have the key {key}"));
                 }
             }
+        }
+        if !committed.stale.is_empty() {
+            self.world.lock().checks.seen.insert("stale write");
         }
         self.world.lock().checks.commits += 1;
     }
@@ -180,6 +184,7 @@ impl Store for Line {
             (state.plan.faults, state.troubled)
         };
         if troubled && chance.of("refuses").permille(faults.store_refuses) {
+            self.world.lock().checks.seen.insert("store refuses");
             return Err(StoreError::Refused("it will not have it".to_owned()));
         }
         let mutant = self.world.lock().mutant;
@@ -194,12 +199,14 @@ impl Store for Line {
         self.world.lock().checks.promised(events);
         if troubled && chance.of("dies").permille(faults.dies_committing) {
             self.world.trace(|| format!("daemon {} dies just after it has committed", self.daemon));
+            self.world.lock().checks.seen.insert("dies committing");
             self.world.lock().doomed.insert(self.daemon);
             self.world.touch();
             return std::future::pending().await;
         }
         if troubled && chance.of("unknown").permille(faults.commit_unknown) {
             self.world.trace(|| format!("daemon {} does not learn that its commit took effect", self.daemon));
+            self.world.lock().checks.seen.insert("commit unknown");
             return Err(StoreError::Unavailable("the connection broke".to_owned()));
         }
         Ok(committed)

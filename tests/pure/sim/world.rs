@@ -78,6 +78,8 @@ pub(crate) struct State {
     pub(crate) checks: Checks,
     /// Commands that a full queue dropped.
     dropped: BTreeSet<String>,
+    /// Commands of which a copy came back.
+    buried: BTreeSet<String>,
     /// Messages by id, to tell a second sending from the first.
     sent: BTreeMap<String, u32>,
     pub(crate) trace: Option<Vec<String>>,
@@ -115,6 +117,8 @@ pub(crate) struct Command {
     dies: Option<Time>,
     /// How often it was delivered.
     deliveries: u32,
+    /// Whoever takes it loses its connection, and it is delivered to somebody else as well.
+    slips: bool,
 }
 
 #[derive(Debug)]
@@ -150,8 +154,6 @@ pub(crate) struct Participants {
     pub(crate) there: BTreeSet<Unit>,
     /// Where a participant contradicted itself, and nobody can know.
     pub(crate) unclear: BTreeSet<Unit>,
-    /// Sagas and their steps of which an operator said how they ended, who had asked nobody.
-    pub(crate) by_hand: BTreeSet<(String, String)>,
     /// Units whose undo was sent.
     undone: BTreeSet<Unit>,
 }
@@ -186,6 +188,7 @@ impl World {
             participants: Participants::default(),
             checks: Checks::default(),
             dropped: BTreeSet::new(),
+            buried: BTreeSet::new(),
             sent: BTreeMap::new(),
             trace: traced.then(Vec::new),
             mark: 0,
@@ -417,18 +420,21 @@ impl State {
         let faults = if self.troubled { self.plan.faults } else { Default::default() };
         let goes_wrong = |what: &'static str, permille: u32| chance.of(what).permille(permille);
         if self.broker_away || goes_wrong("unsent", faults.unsent) {
+            self.checks.seen.insert("unsent");
             self.note(now, || format!("daemon {daemon}: the link breaks before {id} is out"));
             return Fate::Broken;
         }
         let to_a_child = message.routing_key == self.names.queue(Inbox::Children);
         let is_command = message.mandatory && (message.exchange == "e" || to_a_child);
         if is_command && goes_wrong("returned", faults.returned) {
+            self.checks.seen.insert("returned");
             self.note(now, || format!("the broker returns {id}"));
             return Fate::Returned;
         }
         // Whoever started a saga, and can't be told of it, has to ask.
         let is_told = message.exchange.is_empty() && message.routing_key == STARTER;
         if !is_told && goes_wrong("refused", faults.refused) {
+            self.checks.seen.insert("refused");
             self.note(now, || format!("the broker refuses {id}"));
             return Fate::Refused;
         }
@@ -436,11 +442,13 @@ impl State {
             if chance.of("there").permille(500) {
                 self.route(message, chance, now);
             }
+            self.checks.seen.insert("deferred");
             self.note(now, || format!("{id} is not confirmed"));
             return Fate::Deferred;
         }
         self.route(message, chance, now);
         if goes_wrong("unconfirmed", faults.unconfirmed) {
+            self.checks.seen.insert("unconfirmed");
             self.note(now, || format!("daemon {daemon}: the link breaks before {id} is confirmed"));
             return Fate::Broken;
         }
@@ -479,7 +487,9 @@ impl State {
                 // A wake-up is in the database as well; what is put off is nowhere else, and the broker keeps it.
                 let only_there = self.checks.put_off(message);
                 let lost = self.troubled && !only_there && chance.of("lost").permille(self.plan.faults.lost_wake_up);
-                if !lost {
+                if lost {
+                    self.checks.seen.insert("lost wake-up");
+                } else {
                     let at = now.plus(Duration::from_millis(millis));
                     self.plan(at, Happening::Reach(Box::new(incoming(Inbox::WakeUps))));
                 }
@@ -502,6 +512,7 @@ impl State {
             chance.of("delay").millis(1..u64::from(most) + 2)
         };
         if self.troubled && chance.of("twice").permille(self.plan.faults.twice) {
+            self.checks.seen.insert("twice");
             let at = now.plus(delay(chance.of("second")));
             self.plan(at, Happening::Reach(Box::new(message.clone())));
         }
@@ -517,7 +528,12 @@ impl State {
         }
         let dies = message.lifetime().map(|lifetime| now.plus(lifetime));
         let faults = if self.troubled { self.plan.faults } else { Default::default() };
-        let command = Command { message: message.clone(), dies, deliveries: 0 };
+        let command = Command {
+            message: message.clone(),
+            dies,
+            deliveries: 0,
+            slips: chance.of("handled twice").permille(faults.handled_twice),
+        };
         // Of two copies in a queue that drops its head, the death of the first says nothing of the second, and nobody can tell: docs/guarantees.md.
         let twice =
             chance.of("unconfirmed").permille(faults.unconfirmed) || chance.of("deferred").permille(faults.deferred);
@@ -535,9 +551,9 @@ impl State {
             true => queue.of("wait").millis(1_000..40_000),
             false => queue.of("wait").millis(1..15),
         };
-        if chance.of("handled twice").permille(faults.handled_twice) {
+        if command.slips {
             let again = now.plus(chance.of("again").millis(1..8_000));
-            self.plan(again, Happening::Take(Box::new(Command { deliveries: 1, ..command.clone() })));
+            self.plan(again, Happening::Take(Box::new(Command { deliveries: 1, slips: false, ..command.clone() })));
         }
         self.plan(now.plus(wait), Happening::Take(Box::new(command)));
     }
@@ -585,13 +601,16 @@ impl State {
         let how = chance.of("how").weighted(&ways);
         self.note(now, || format!("a participant takes {}: {how:?}", described(&command.message)));
         // An effect that comes when its undo is out already, or its attempt was answered, and of which no word ever comes, nobody can know
-        // of. And who has done it does not say that he is too busy to.
+        // of; but the broker's word that somebody had it is one. And who has done it does not say that he is too busy to.
         let id = command.message.properties.message_id.as_deref().unwrap_or_default();
         let answered = self.checks.was_answered(id);
         let awaited = !self.participants.undone.contains(&unit) && !self.is_late(&command, now) && !answered;
         let done = self.participants.said.get(&key_of(&command.message)) == Some(&true);
         match how {
-            How::Silent | How::Die if action == "execute" && !awaited => self.finish(&command, chance, now),
+            // It is not his any more to give back.
+            How::Die | How::Reject if command.slips => _ = self.handle(&command.message),
+            How::Silent if action == "execute" && !awaited => self.finish(&command, chance, now),
+            How::Die | How::Reject if action == "execute" && answered => self.finish(&command, chance, now),
             How::Do => self.finish(&command, chance, now),
             How::Busy | How::Ponder if done => self.finish(&command, chance, now),
             How::Contradict if action == "execute" => {
@@ -630,7 +649,12 @@ impl State {
                 self.handle(&command.message);
                 self.bury(&command, "delivery_limit", now, chance);
             }
-            How::Reject => self.bury(&command, "rejected", now, chance),
+            How::Reject => {
+                if chance.of("too late").permille(500) {
+                    self.handle(&command.message);
+                }
+                self.bury(&command, "rejected", now, chance);
+            }
         }
     }
 
@@ -749,6 +773,11 @@ impl State {
             properties,
             body: command.message.body.clone(),
         };
+        self.checks.seen.insert(reason);
+        if !self.buried.insert(id_of(&command.message).to_owned()) {
+            // The second copy of two: it can't be told from the same death told twice, docs/guarantees.md.
+            self.participants.unclear.insert(unit_of(&command.message));
+        }
         self.note(now, || format!("{} is dead: {reason}", described(&command.message)));
         self.deliver(letter, chance.of("dead"), now);
     }
