@@ -232,6 +232,7 @@ fn nothing_runs_long_grows_large_or_looks_outside() {
     let doubling = format!("{{% set a = input.s %}}{}{{{{ a | length }}}}", "{% set a = a ~ a %}".repeat(64));
     let sharing = format!("{{% set a = [1] %}}{}{{{{ a == a }}}}", "{% set a = [a, a] %}".repeat(64));
     let deep = format!("{{% set a = [1] %}}{}{{{{ a }}}}", "{% set a = [a] %}".repeat(500));
+    let maps = format!("{{% set a = {{'k': 1}} %}}{}{{{{ a }}}}", "{% set a = {'k': a} %}".repeat(500));
     let nested = format!("{{{{ {}1{} }}}}", "(".repeat(5000), ")".repeat(5000));
     let counted = "{% for a in input.many %}{% for b in input.many %}{% for c in input.many %}x{% endfor %}{% endfor %}{% endfor %}";
     let hostile = [
@@ -274,6 +275,7 @@ fn nothing_runs_long_grows_large_or_looks_outside() {
         &doubling,
         &sharing,
         &deep,
+        &maps,
         &nested,
     ];
     let began = std::time::Instant::now();

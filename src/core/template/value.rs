@@ -231,7 +231,7 @@ pub(super) fn cost(value: &Dynamic, limit: u64) -> u64 {
 const CELL: u64 = 16;
 
 fn cost_at(value: &Dynamic, limit: u64, depth: usize, total: &mut u64) {
-    *total += CELL;
+    *total = total.saturating_add(CELL);
     if depth > MAX_DEPTH {
         // Whoever nests this deep is up to no good.
         *total = u64::MAX;
