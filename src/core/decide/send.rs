@@ -36,9 +36,7 @@ impl<'a> Transition<'a> {
             }
             (Action::Execute, Execute::Publish(event)) => self.publish(spot, event),
             (Action::Execute, Execute::Saga(child)) => self.start_child(spot, child),
-            (Action::Compensate, Execute::Saga(_)) if self.definition.steps[spot.step].undo_command().is_none() => {
-                self.undo_child(spot);
-            }
+            (Action::Compensate, Execute::Saga(_)) => self.undo_child(spot),
             _ => self.send_command(spot, action),
         }
     }

@@ -359,26 +359,23 @@ impl Transition<'_> {
     }
 }
 
-/// Whether it is news that somebody had an attempt of an execute in hand, and that what he did may still be there.
+/// Whether it is news that somebody had an attempt of an execute in hand, which is not the latest in flight, and that what he did may still
+/// be there.
 fn is_news_of_a_hand(unit: &Unit, attempt: u32) -> bool {
     let Unit { execute, probe, .. } = unit;
-    let undecided = match &execute.progress {
-        Progress::Scheduled { .. } => true,
-        Progress::Running { .. } => attempt < execute.attempt,
-        // Of what the broker said, or nobody.
-        Progress::Failed { failure, by: None, .. } => matches!(
-            failure.reason,
-            Reason::Expired | Reason::MaxLength | Reason::Unroutable | Reason::Timeout | Reason::Deadline
-        ),
+    let open = match &execute.progress {
+        Progress::Scheduled { .. } | Progress::Running { .. } => true,
+        Progress::Failed { failure, by: None, .. } => {
+            // Of what the broker said, or nobody.
+            let is_a_guess = matches!(
+                failure.reason,
+                Reason::Expired | Reason::MaxLength | Reason::Unroutable | Reason::Timeout | Reason::Deadline
+            );
+            // Whoever was asked said that it was not done by then.
+            let is_of_then = matches!(probe.progress, Progress::Failed { by: Some(_), .. });
+            is_a_guess || is_of_then || execute.unanswered.contains(&attempt)
+        }
         _ => false,
     };
-    // Or that it was not done by then.
-    let not_yet = matches!(execute.progress, Progress::Failed { by: None, .. })
-        && matches!(probe.progress, Progress::Failed { by: Some(_), .. });
-    let thought_lost = execute.unanswered.contains(&attempt)
-        && matches!(
-            execute.progress,
-            Progress::Scheduled { .. } | Progress::Running { .. } | Progress::Failed { by: None, .. }
-        );
-    (undecided || not_yet || thought_lost) && attempt > execute.void && !execute.held.contains(&attempt)
+    open && attempt > execute.void && !execute.held.contains(&attempt)
 }

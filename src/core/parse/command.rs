@@ -162,8 +162,8 @@ impl<'t> Reader<'t> {
                 let timeout = table.take("timeout").and_then(|field| self.duration(&field));
                 Some(Undo::Child { timeout, retry: self.own_retry(&mut table, retry) })
             }
-            // Where the step itself lacks an exchange, that has been reported already.
-            (Kind::Command, None) if !table.has("exchange") && defaults.exchange.is_none() => {
+            // Something is wrong with the step already: if it lacks an exchange, that is said once.
+            (Kind::Command, None) => {
                 self.command(&mut table, Some(&String::new()), defaults, Site::Compensate(step), retry);
                 None
             }

@@ -95,10 +95,6 @@ struct Root {
 }
 
 impl Object for Root {
-    fn get_value(self: &Arc<Self>, key: &Dynamic) -> Option<Dynamic> {
-        self.get_value_by_str(key.as_str()?)
-    }
-
     fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Dynamic> {
         if key == BUDGET {
             return Some(Dynamic::from_dyn_object(Arc::clone(&self.frame.budget)));
