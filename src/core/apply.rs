@@ -289,7 +289,6 @@ fn anew(state: &ActionState) -> ActionState {
         attempt: state.attempt,
         spent: state.attempt,
         void: state.attempt,
-        round: state.round,
         started_at: state.started_at,
         ..ActionState::default()
     }
