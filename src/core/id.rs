@@ -124,3 +124,39 @@ pub struct Ticket {
     /// From 1, counted for each action of each unit.
     pub attempt: u32,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_has_the_same_id_whenever_that_is_worked_out() {
+        let parent = SagaId(Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0007));
+        let element = Spot { step: 5, item: Some(3) };
+        let ids = [(Spot::from(0), 1_700_000_000_000), (5.into(), 1_700_000_000_000), (element, 1_700_000_000_001)]
+            .map(|(spot, began)| SagaId::child(parent, spot, began).to_string());
+        assert_eq!(
+            ids,
+            [
+                "018bcfe5-6800-78c3-bab7-43cc8a3de1c2",
+                "018bcfe5-6800-7b1c-9c36-d5b82ff3f85f",
+                "018bcfe5-6801-70bf-ab68-2a51cb81ed5e"
+            ]
+        );
+    }
+
+    #[test]
+    fn numbers_are_mixed_as_in_splitmix64() {
+        // The first two that its generator yields from the seed 0.
+        assert_eq!(mix(0), 0xe220_a839_7b1d_cdaf);
+        assert_eq!(mix(0x9e37_79b9_7f4a_7c15), 0x6e78_9e6a_a1b9_65f4);
+    }
+
+    #[test]
+    fn a_spot_is_read_as_it_is_written() {
+        for (spot, text) in [(Spot::from(3), "3"), (Spot { step: 3, item: Some(17) }, "3.17")] {
+            assert_eq!((spot.to_string(), text.parse()), (text.to_owned(), Ok(spot)));
+        }
+        assert!("3.".parse::<Spot>().is_err() && ".3".parse::<Spot>().is_err());
+    }
+}

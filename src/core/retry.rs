@@ -43,6 +43,25 @@ mod tests {
         assert_eq!(waits, [1, 2, 4, 5, 5]);
     }
 
+    #[test]
+    fn the_same_attempt_always_waits_as_long() {
+        let first = ticket(7, 1);
+        let element = Spot { step: 19, item: Some(3) };
+        let tickets = [
+            first,
+            ticket(8, 1),
+            Ticket { saga: SagaId(Uuid::from_u128(7 << 64)), ..first },
+            ticket(0x0123_4567_89ab_7cde_8f01_2345_6789_abcd, 1),
+            Ticket { spot: 2.into(), ..first },
+            Ticket { spot: element, attempt: 5, ..first },
+            Ticket { spot: element, attempt: 5, action: Action::Compensate, ..first },
+        ];
+        let day = Duration::from_secs(24 * 3600);
+        let retry = Retry { attempts: 9, initial: day, factor: 1.0, max: day, jitter: 1.0 };
+        let waits = tickets.map(|it| backoff(&retry, 1, it).as_millis());
+        assert_eq!(waits, [155_823_068, 52_152_521, 65_661_851, 56_022_926, 64_565_019, 19_775_171, 27_047_136]);
+    }
+
     proptest! {
         #[test]
         fn stays_within_the_jitter(saga: u128, tries in 1u32..=u32::MAX, jitter in 0.0f64..=1.0) {

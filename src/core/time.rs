@@ -85,6 +85,14 @@ mod tests {
     }
 
     #[test]
+    fn the_clock_is_read_in_milliseconds_before_1970_too() {
+        for millis in [0, 1, 1_767_323_045_678] {
+            assert_eq!(Time::from(UNIX_EPOCH + Duration::from_millis(millis)), Time(millis as i64));
+            assert_eq!(Time::from(UNIX_EPOCH - Duration::from_millis(millis)), Time(-(millis as i64)));
+        }
+    }
+
+    #[test]
     fn saturates_instead_of_wrapping() {
         assert_eq!(Time(i64::MAX).plus(Duration::from_secs(1)), Time(i64::MAX));
         assert_eq!(Time(5).since(Time(9)), Duration::ZERO);
