@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use sagad::core::answer::{Outcome, RawAnswer};
-use sagad::core::decide::{Ask, ChildOrder, Effect, Ignored, end_of};
+use sagad::core::decide::{Ask, ChildOrder, Effect, Ignored, decide, end_of};
 use sagad::core::entry::{Entry, Resolution};
 use sagad::core::id::{Action, SagaId, Spot, Ticket};
 use sagad::core::input::{Bearing, Forbidden, Input, Order};
-use sagad::core::saga::{Parent, Progress, Reason, Status};
+use sagad::core::saga::{Chunk, Elements, Parent, Progress, Reason, Saga, Status, StepStatus};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -41,7 +41,7 @@ fn items(play: &mut Play) -> Vec<String> {
 
 // ---- publish ----------------------------------------------------------------------------------------------------
 
-const PUBLISH: &str = "[[steps]]\nname = 'tell'\npublish = 'order.placed'\nbody = { n = '{{ input.n }}' }\n";
+const PUBLISH: &str = "[[steps]]\nname = 'tell'\npublish = 'order.placed'\nbody = { order = '{{ input.n }}' }\n";
 
 #[test]
 fn a_published_event_succeeds_when_the_broker_confirms_it() {
@@ -49,7 +49,7 @@ fn a_published_event_succeeds_when_the_broker_confirms_it() {
     let [Effect::Event(event)] = play.others() else { panic!("{:?}", play.others()) };
     assert_eq!(
         (event.exchange.as_str(), event.routing_key.as_str(), &event.body),
-        ("e", "order.placed", &json!({ "n": 1 }))
+        ("e", "order.placed", &json!({ "order": 1 }))
     );
     assert_eq!(play.due(), None, "it stays in the outbox for as long as the broker is away");
     play.sends(&[]);
@@ -74,6 +74,19 @@ fn an_event_on_its_way_is_waited_for_and_at_the_deadline_in_doubt() {
     play.timer();
     assert_eq!(play.step("tell"), "compensating", "what may have gone out is undone");
     assert!(play.command("undo tell 1").in_doubt);
+}
+
+#[test]
+fn an_event_may_be_given_a_time_and_tries_of_its_own() {
+    let more = "timeout = '10s'\nretry.attempts = 2\ncompensate.command = 'untell'\n";
+    let mut play = Play::of(&format!("{PUBLISH}{more}"));
+    play.timer();
+    assert_eq!(play.step("tell"), "scheduled");
+    play.timer();
+    play.timer();
+    let failure = &play.saga.error.as_ref().unwrap().failure;
+    assert_eq!((failure.reason, failure.message.as_str()), (Reason::Timeout, "no answer within 10s"));
+    play.sends(&["undo tell 1"]);
 }
 
 // ---- sleep ------------------------------------------------------------------------------------------------------
@@ -149,6 +162,19 @@ fn a_signal_that_comes_twice_counts_once() {
 }
 
 #[test]
+fn the_latest_signals_are_known_again() {
+    let mut play = Play::of("[[steps]]\nname = 'w'\nforeach = '{{ range(80) | list }}'\nwait = { signal = 'go' }\n");
+    for nth in 0..65 {
+        signal(&mut play, "go", Some(&format!("m{nth}")), Value::Null).unwrap();
+    }
+    signal(&mut play, "go", Some("m1"), Value::Null).unwrap();
+    assert_eq!(play.ignored, Some(Ignored::Duplicate));
+    assert_eq!(play.saga.taken.len(), 64);
+    signal(&mut play, "go", Some("m0"), Value::Null).unwrap();
+    assert_eq!(play.ignored, None, "that is too long ago");
+}
+
+#[test]
 fn a_signal_that_nobody_waits_for_is_refused() {
     let mut play = Play::of(&approval());
     assert_eq!(signal(&mut play, "aproved", None, Value::Null), Err(Forbidden::NoSuchSignal("aproved".into())));
@@ -169,6 +195,15 @@ fn a_wait_that_times_out_has_failed_and_left_nothing_to_undo() {
     assert_eq!(play.saga.error.as_ref().unwrap().failure.reason, Reason::Timeout);
     play.sends(&["undo a 1"]);
     assert_eq!(play.step("w"), "failed");
+}
+
+#[test]
+fn what_came_for_a_wait_is_what_its_undo_is_told_of() {
+    let wait = "[[steps]]\nname = 'w'\nwait = { signal = 'go' }\ncompensate.command = 'unwait'\n";
+    let mut play = Play::of(&(wait.to_owned() + &step("b", "")));
+    signal(&mut play, "go", None, json!({ "by": "Ann" })).unwrap();
+    play.failure("b 1");
+    assert_eq!(play.command("undo w 1").body, json!({ "command": null, "reply": { "by": "Ann" } }));
 }
 
 #[test]
@@ -198,6 +233,19 @@ fn a_wait_for_an_event_takes_it_early_or_late_but_once() {
 }
 
 #[test]
+fn an_event_is_of_the_step_that_it_is_addressed_to() {
+    let wait = |name: &str| {
+        format!(
+            "[[steps]]\nname = '{name}'\nafter = []\nwait = {{ exchange = 'x', routing_key = 'r', match = 'body.k' }}\n"
+        )
+    };
+    let toml = format!("key = '{{{{ input.n }}}}'\n{}{}", wait("v"), wait("w"));
+    let mut play = Play::of(&crate::play::whole(&toml));
+    event(&mut play, 1, Bearing::Awaited, None, json!({ "k": "1" }));
+    assert_eq!(play.steps(), ["running", "succeeded"]);
+}
+
+#[test]
 fn more_than_a_saga_keeps_is_told_from_what_adds_nothing() {
     let toml = "key = '{{ input.n }}'\n[[steps]]\nname = 'first'\nsleep = '1h'\n[[steps]]\nname = 'w'\n\
                 foreach = '{{ [1, 2, 3] }}'\nwait = { exchange = 'x', routing_key = 'r', match = 'body.k' }\n\
@@ -213,6 +261,36 @@ fn more_than_a_saga_keeps_is_told_from_what_adds_nothing() {
     play.timer();
     event(&mut play, 1, Bearing::Awaited, None, large);
     assert_eq!(play.saga.letters.len(), 0);
+}
+
+#[test]
+fn what_a_saga_keeps_is_counted_to_the_byte_and_to_the_letter() {
+    const MOST: usize = 256 * 1024;
+    let toml = "key = '{{ input.n }}'\n[[steps]]\nname = 'first'\nsleep = '1h'\n[[steps]]\nname = 'w'\n\
+                foreach = '{{ range(2000) | list }}'\nwait = { exchange = 'x', routing_key = 'r', match = 'body.k' }\n";
+    let toml = crate::play::whole(toml);
+    // As JSON they are in quotes.
+    let text = |bytes: usize| json!("x".repeat(bytes - 2));
+    let kept = |payloads: &[Value]| {
+        let mut play = Play::of(&toml);
+        for payload in payloads {
+            event(&mut play, 1, Bearing::Awaited, None, payload.clone());
+        }
+        (play.saga.letters.len(), play.ignored)
+    };
+    assert_eq!(kept(&[text(1_000), text(MOST - 1_000)]), (2, None));
+    assert_eq!(kept(&[text(1_000), text(MOST - 999)]), (1, Some(Ignored::Full)));
+    assert_eq!(kept(&[text(MOST + 1)]), (1, None), "one is kept whatever its size");
+    // As the engine does it, without the checks of every transition.
+    let play = Play::of(&toml);
+    let mut saga = play.saga.clone();
+    for nth in 1..=1_001 {
+        let (bearing, body, headers) = (Bearing::Awaited, json!(nth), json!({}));
+        let input = Input::Event { step: 1, bearing, id: None, body, headers };
+        let decision = decide(&play.definition, &saga, input, play.now).unwrap();
+        assert_eq!(decision.ignored, (nth > 1_000).then_some(Ignored::Full), "letter {nth}");
+        saga = decision.saga;
+    }
 }
 
 // ---- events and rules as answers -----------------------------------------------------------------------------------
@@ -233,6 +311,15 @@ fn events_of_another_service_answer_the_latest_attempt() {
     event(&mut play, 0, Bearing::Failure(Action::Execute), None, json!({ "why": "none left" }));
     assert_eq!(play.saga.error.as_ref().unwrap().failure.message, "none left");
     play.is(Status::Compensated);
+
+    // It failed, whether or not it says why.
+    let mut play = Play::of(&toml);
+    event(&mut play, 0, Bearing::Failure(Action::Execute), None, json!({ "k": "1" }));
+    let failure = &play.saga.error.as_ref().unwrap().failure;
+    assert!(failure.message.starts_with("reply.failure.error: "), "{failure:?}");
+    assert_eq!((failure.reason, &failure.details), (Reason::Failure, &json!({ "k": "1" })));
+    event(&mut play, 0, Bearing::Failure(Action::Execute), None, json!({ "why": "none left" }));
+    assert_eq!(play.ignored, Some(Ignored::Settled));
 
     // A success may tell of another attempt than the failure did, or of one that was handled twice: what was done is undone, once.
     for (reply, schema) in
@@ -295,13 +382,29 @@ fn answers_are_judged_by_the_header_then_the_rules_then_the_body() {
     assert_eq!(judged(Some(Outcome::Success), json!({ "status": "no", "code": 503 })), "succeeded");
     // What the rules can't judge is no success; and what may have been done is undone.
     assert_eq!(judged(None, json!({ "x": 1 })), "compensating");
+    let mut play = Play::of(&toml);
+    answer(&mut play, 0, Action::Execute, 1, None, json!({ "x": 1 }));
+    assert_eq!(play.saga.error.as_ref().unwrap().failure.details, json!({ "x": 1 }));
+    // Either rule may stand alone.
+    for (rule, body, expected) in [
+        ("reply.success_when = \"body.status == 'ok'\"", json!({ "status": "no" }), "failed"),
+        ("reply.success_when = \"body.status == 'ok'\"", json!({ "status": "ok", "error": 1 }), "succeeded"),
+        ("reply.retry_when = 'body.code == 503'", json!({ "code": 503 }), "scheduled"),
+        ("reply.retry_when = 'body.code == 503'", json!({ "code": 500 }), "succeeded"),
+        ("reply.retry_when = 'body.code == 503'", json!({ "code": 500, "error": 1 }), "failed"),
+    ] {
+        let mut play = Play::of(&step("a", rule));
+        answer(&mut play, 0, Action::Execute, 1, None, body);
+        assert_eq!(play.step("a"), expected, "{rule}");
+    }
 }
 
 #[test]
 fn a_reply_that_breaks_its_schema_is_a_failure_and_what_was_done_is_undone() {
     let mut play = Play::of(&step("a", "reply.schema = { required = ['id'] }"));
     answer(&mut play, 0, Action::Execute, 1, None, json!({ "nothing": 1 }));
-    assert_eq!(play.saga.error.as_ref().unwrap().failure.reason, Reason::InvalidReply);
+    let failure = &play.saga.error.as_ref().unwrap().failure;
+    assert_eq!((failure.reason, &failure.details), (Reason::InvalidReply, &json!({ "nothing": 1 })));
     assert_eq!(play.step("a"), "compensating", "the participant said that it had done it");
     let mut play = Play::of(&step("a", "reply.schema = { required = ['id'] }"));
     answer(&mut play, 0, Action::Execute, 1, None, json!({ "id": 1 }));
@@ -351,6 +454,11 @@ fn an_answer_that_comes_while_it_is_asked_for_settles_it() {
     assert_eq!(play.due(), None, "the probe is not waited for any more");
     answer(&mut play, 0, Action::Probe, 1, Some(Outcome::Failure), Value::Null);
     play.is(Status::Completed);
+    let mut play = Play::of(&probed());
+    play.timer();
+    play.failure("a 1");
+    play.is(Status::Compensated);
+    assert_eq!(play.step("a"), "failed");
 }
 
 #[test]
@@ -363,6 +471,36 @@ fn a_command_that_comes_back_unhandled_while_it_is_asked_for_settles_it() {
     assert_eq!(play.due(), None, "the probe is not waited for any more");
     answer(&mut play, 0, Action::Probe, 1, Some(Outcome::Success), Value::Null);
     play.is(Status::Completed);
+}
+
+#[test]
+fn one_attempt_that_nobody_handled_leaves_the_question_after_the_other() {
+    let mut play = Play::of(&probed().replace("retry.attempts = 1", "retry.attempts = 2"));
+    for _ in 0..3 {
+        play.timer();
+    }
+    play.sends(&["a 1", "a 2", "probe a 1"]);
+    play.comes_back("a 1", Reason::Expired, false);
+    play.sends(&[]);
+    answer(&mut play, 0, Action::Probe, 1, Some(Outcome::Success), Value::Null);
+    play.is(Status::Completed);
+}
+
+#[test]
+fn another_attempt_raises_the_question_anew() {
+    let mut play = Play::of(&probed());
+    play.timer();
+    play.suspend();
+    answer(&mut play, 0, Action::Probe, 1, Some(Outcome::Failure), Value::Null);
+    play.retry_step("a").unwrap();
+    play.timer();
+    play.sends(&["a 1", "probe a 1", "a 2", "probe a 2"]);
+    answer(&mut play, 0, Action::Probe, 1, Some(Outcome::Success), Value::Null);
+    assert_eq!(play.ignored, Some(Ignored::Stale), "that was about the first one");
+    // What an operator has found out is not asked for any more.
+    play.resolve("a", Resolution::Succeeded).unwrap();
+    play.is(Status::Completed);
+    assert_eq!(play.due(), None);
 }
 
 #[test]
@@ -425,6 +563,18 @@ fn past_the_pivot_a_transient_failure_is_retried_without_end() {
 }
 
 #[test]
+fn of_attempts_without_end_a_bounded_number_is_remembered() {
+    let mut play = pivoted();
+    for attempt in 1..=70 {
+        play.comes_back(&format!("b {attempt}"), Reason::Rejected, false);
+        play.timer();
+    }
+    let state = &play.saga.unit(2.into()).unwrap().execute;
+    assert_eq!(state.unanswered, std::iter::once(1).chain(8..=70).collect::<Vec<u32>>(), "the first and the last ones");
+    assert_eq!(state.held, (1..=64).collect::<Vec<u32>>());
+}
+
+#[test]
 fn past_the_pivot_a_business_failure_suspends_the_saga() {
     let mut play = pivoted();
     play.failure("b 1");
@@ -435,6 +585,16 @@ fn past_the_pivot_a_business_failure_suspends_the_saga() {
     play.failure("b 2");
     play.waits_for("b");
     play.resolve("b", Resolution::Succeeded).unwrap();
+    play.is(Status::Completed);
+    // What an earlier attempt did counts all the same.
+    let mut play = pivoted();
+    play.timer();
+    play.timer();
+    play.failure("b 2");
+    play.waits_for("b");
+    play.resume();
+    play.sends(&["b 2", "b 3"]);
+    play.success("b 1");
     play.is(Status::Completed);
 }
 
@@ -510,16 +670,51 @@ fn each_element_is_undone_on_its_own_and_only_those_that_were_begun() {
 }
 
 #[test]
+fn one_element_speaks_for_all() {
+    let mut play = Play::with(&each(""), json!({ "list": vec![0; 20] }));
+    answer(&mut play, element(0, 19), Action::Execute, 1, None, Value::Null);
+    assert_eq!(play.step("a"), "running", "the last one is done, the others are not");
+    answer(&mut play, element(0, 17), Action::Execute, 1, Some(Outcome::Failure), json!({ "error": "no" }));
+    assert_eq!((play.saga.status(), play.error()), (Status::Compensating, (Some("a"), Reason::Failure)));
+}
+
+#[test]
 fn no_elements_are_done_at_once_and_what_is_no_list_fails() {
     let mut play = Play::with(&(each("") + &step("b", "body = '{{ steps.a.replies }}'")), json!({ "list": [] }));
     assert_eq!((play.step("a"), play.command("b 1").body.clone()), ("succeeded", json!([])));
     play.success("b 1");
     play.is(Status::Completed);
-    for list in [json!({ "a": 1 }), json!("abc"), json!(null), json!(vec![0; 10_001])] {
+    let toml = each("when = 'input.list'") + &step("b", "body = '{{ steps.a.replies }}'");
+    let play = Play::with(&toml, json!({ "list": [] }));
+    assert_eq!((play.step("a"), play.command("b 1").body.clone()), ("skipped", json!([])));
+    for (list, why) in [
+        (json!({ "a": 1 }), "an object"),
+        (json!("abc"), "a string"),
+        (json!(null), "null"),
+        (json!(true), "a boolean"),
+        (json!(3), "a number"),
+        (json!(vec![0; 10_001]), "10001 elements, at most 10000"),
+    ] {
         let play = Play::with(&each(""), json!({ "list": list }));
-        assert_eq!(play.saga.error.as_ref().unwrap().failure.reason, Reason::Template);
+        let failure = &play.saga.error.as_ref().unwrap().failure;
+        assert_eq!(failure.reason, Reason::Template);
+        assert!(failure.message.contains(why), "{} lacks {why}", failure.message);
         play.is(Status::Compensated);
     }
+}
+
+#[test]
+fn each_element_is_asked_about_on_its_own() {
+    let more = "foreach = '{{ input.list }}'\non_timeout = 'probe'\nprobe.command = 'a.status'";
+    let mut play = Play::with(&once("a", more), json!({ "list": [1, 2, 3] }));
+    answer(&mut play, element(0, 1), Action::Execute, 1, None, Value::Null);
+    play.fresh();
+    play.timer();
+    assert_eq!(items(&mut play), ["probe a[0] 1", "probe a[2] 1"]);
+    answer(&mut play, element(0, 2), Action::Probe, 1, Some(Outcome::Success), Value::Null);
+    play.is(Status::Running);
+    answer(&mut play, element(0, 0), Action::Probe, 1, Some(Outcome::Success), Value::Null);
+    play.is(Status::Completed);
 }
 
 #[test]
@@ -540,10 +735,45 @@ fn an_operator_sees_to_one_element_or_to_all() {
     assert_eq!(items(&mut play), ["undo a[1] 2"]);
     play.order(retry(None)).unwrap();
     assert_eq!(items(&mut play), ["undo a[0] 2"]);
-    for item in 0..2 {
-        answer(&mut play, element(0, item), Action::Compensate, 2, None, Value::Null);
-    }
+    let resolve = |item| Order::Resolve {
+        step: "a".into(),
+        item: Some(item),
+        outcome: Resolution::Compensated,
+        reply: Value::Null,
+        reason: "looked it up".into(),
+    };
+    assert!(matches!(play.order(resolve(2)), Err(Forbidden::State(_))), "it was never done");
+    play.order(resolve(0)).unwrap();
+    let undo = |item| play.saga.unit(element(0, item)).unwrap().compensate.progress.clone();
+    assert!(matches!((undo(0), undo(1)), (Progress::Succeeded { .. }, Progress::Running { .. })));
+    answer(&mut play, element(0, 1), Action::Compensate, 2, None, Value::Null);
     play.is(Status::Compensated);
+}
+
+#[test]
+fn the_state_alone_tells_how_far_the_elements_are() {
+    let mut play = Play::with(&each(""), json!({ "list": [1, 2] }));
+    answer(&mut play, element(0, 0), Action::Execute, 1, None, Value::Null);
+    let mut saga = play.saga.clone();
+    saga.sum_up(&play.definition);
+    let alone: Saga = serde_json::from_value(serde_json::to_value(&saga).unwrap()).unwrap();
+    assert!(!alone.steps[0].elements.as_ref().unwrap().is_restored());
+    let status = alone.steps[0].status(&play.definition.steps[0], play.definition.on_compensation_failure);
+    assert_eq!(status, StepStatus::Running);
+}
+
+#[test]
+fn elements_are_put_together_again_only_where_all_are_there() {
+    let list = std::sync::Arc::new(json!(vec![0; 20]));
+    let elements = Elements::new(list.clone());
+    assert!(elements.units().map(|(item, _)| item).eq(0..20));
+    let chunks = |count: usize| -> Vec<Chunk> {
+        let stored = elements.chunks()[..count].iter().map(|chunk| serde_json::to_value(&**chunk).unwrap());
+        stored.map(|chunk| serde_json::from_value(chunk).unwrap()).collect()
+    };
+    assert_eq!(Elements::restore(20, list.clone(), chunks(2)), Some(elements.clone()));
+    assert_eq!(Elements::restore(20, list.clone(), chunks(1)), None);
+    assert_eq!(Elements::restore(21, list, chunks(2)), None);
 }
 
 #[test]
@@ -562,10 +792,11 @@ fn what_happens_to_one_of_thousands_costs_little() {
             answer: RawAnswer::new(None, json!(item)),
         };
         let before = saga.steps[0].elements.clone().unwrap();
-        let decision = sagad::core::decide::decide(definition, &saga, input, play.now).unwrap();
+        let decision = decide(definition, &saga, input, play.now).unwrap();
         let after = decision.saga.steps[0].elements.as_ref().unwrap();
         let changed = before.chunks().iter().zip(after.chunks()).filter(|(a, b)| !std::sync::Arc::ptr_eq(a, b)).count();
         assert!(changed <= 2, "{changed} chunks are written for one answer");
+        assert_ne!(before, *after);
         assert!(serde_json::to_string(&decision.saga).unwrap().len() < 2_000, "the state grows with the elements");
         entries += decision.entries.len();
         saga = decision.saga;
@@ -632,6 +863,45 @@ fn an_order_that_is_not_taken_is_given_again_to_the_same_child() {
     answer(&mut play, 1, Action::Execute, 1, Some(Outcome::Failure), json!({ "error": "no truck" }));
     play.sends(&["a 1", "undo a 1"]);
     assert_eq!(play.step("ship"), "failed");
+}
+
+#[test]
+fn a_child_has_the_time_that_its_step_gives_it_and_no_less() {
+    let toml = "timeout = '1m'\n[[steps]]\nname = 'ship'\nsaga = 'shipment'\ntimeout = '1h'\ncompensate.timeout = '2h'\n\
+                [[steps]]\nname = 'z'\ncommand = 'z.do'\ncompensate = false\n";
+    let hours = |n: u64| Duration::from_secs(n * 3600);
+    let deadline = |play: &Play, action| match play.saga.unit(0.into()).unwrap().action(action).progress {
+        Progress::Running { deadline } => deadline.map(|at| at.since(play.now)),
+        ref other => panic!("{other:?}"),
+    };
+    let mut play = Play::of(&crate::play::whole(toml));
+    answer(&mut play, 0, Action::Execute, 1, Some(Outcome::Pending), Value::Null);
+    assert_eq!(deadline(&play, Action::Execute), Some(hours(1)), "the saga's own deadline reaches it in another way");
+    answer(&mut play, 0, Action::Execute, 1, Some(Outcome::Success), Value::Null);
+    play.failure("z 1");
+    answer(&mut play, 0, Action::Compensate, 1, Some(Outcome::Pending), Value::Null);
+    assert_eq!(deadline(&play, Action::Compensate), Some(hours(2)));
+}
+
+#[test]
+fn sagas_below_sagas_end_somewhere() {
+    let below = |depth| {
+        let parent = Parent {
+            saga: SagaId(Uuid::from_u128(99)),
+            spot: 3.into(),
+            step: "s".into(),
+            attempt: 1,
+            depth,
+            undo: None,
+        };
+        Play::below("[[steps]]\nname = 'ship'\nsaga = 'shipment'\n", json!({}), parent)
+    };
+    let play = below(7);
+    assert!(matches!(order(&play).ask, Ask::Start { depth: 8, .. }));
+    let play = below(8);
+    play.is(Status::Compensated);
+    assert_eq!(play.error(), (Some("ship"), Reason::Child));
+    assert!(!play.others().iter().any(|effect| matches!(effect, Effect::Child(_))));
 }
 
 #[test]
@@ -759,8 +1029,58 @@ fn a_child_that_has_failed_is_tried_again_as_another_one() {
     assert_eq!((second.ticket.attempt, second.child == first.child), (2, false));
     answer(&mut play, 1, Action::Execute, 1, Some(Outcome::Failure), json!({ "error": "no truck" }));
     assert_eq!(play.ignored, Some(Ignored::Stale), "the first one's word does not count any more");
+    play.comes_back("ship 1", Reason::Rejected, true);
+    assert_eq!(play.ignored, Some(Ignored::Settled), "nor does the broker's of it");
     answer(&mut play, 1, Action::Execute, 2, Some(Outcome::Success), Value::Null);
     play.is(Status::Completed);
+}
+
+#[test]
+fn a_child_that_has_not_answered_stays_the_one_whatever_is_tried_again() {
+    // It never took its order.
+    let mut play = Play::of(&parent());
+    play.success("a 1");
+    let first = order(&play);
+    for _ in 0..9 {
+        play.timer();
+        play.timer();
+    }
+    play.suspend();
+    play.timer();
+    play.retry_step("ship").unwrap();
+    let again = order(&play);
+    assert_eq!((again.child, again.ticket.attempt), (first.child, 11));
+    // It could not be undone.
+    let mut play = Play::of(&parent().replace("saga = 'shipment'", "saga = 'shipment'\ncompensate.retry.attempts = 1"));
+    play.success("a 1");
+    answer(&mut play, 1, Action::Execute, 1, Some(Outcome::Success), Value::Null);
+    play.failure("z 1");
+    play.timer();
+    play.waits_for("ship");
+    play.resume();
+    assert_eq!((order(&play).child, order(&play).ticket.attempt), (first.child, 2));
+    answer(&mut play, 1, Action::Compensate, 1, Some(Outcome::Success), Value::Null);
+    assert_eq!(play.step("ship"), "compensated");
+    answer(&mut play, 1, Action::Compensate, 2, Some(Outcome::Failure), Value::Null);
+    assert_eq!(play.ignored, Some(Ignored::Settled));
+}
+
+#[test]
+fn a_child_that_has_ended_well_after_all_is_not_begun_again() {
+    let toml =
+        format!("{}[[steps]]\nname = 'ship'\nsaga = 'shipment'\ncompensate = false\n", step("p", "pivot = true"));
+    let mut play = Play::of(&toml);
+    play.success("p 1");
+    play.timer();
+    play.timer();
+    let left = json!({ "error": { "message": "no refund", "details": { "status": "failed" } } });
+    answer(&mut play, 1, Action::Execute, 2, Some(Outcome::Failure), left);
+    play.waits_for("ship");
+    answer(&mut play, 1, Action::Execute, 1, Some(Outcome::Success), Value::Null);
+    play.is(Status::Suspended);
+    play.resume();
+    play.is(Status::Completed);
+    assert_eq!(order(&play).ticket.attempt, 2);
 }
 
 #[test]
@@ -789,14 +1109,19 @@ fn a_child_that_has_answered_is_not_waited_for_whatever_comes_late() {
 
 #[test]
 fn a_child_that_was_refused_after_its_undo_was_asked_for_has_nothing_to_undo() {
-    let mut play = Play::of(&parent());
-    play.success("a 1");
-    play.order(Order::Cancel { reason: None }).unwrap();
-    answer(&mut play, 1, Action::Compensate, 1, Some(Outcome::Retry), json!({ "error": "there is no saga yet" }));
-    play.fresh();
-    answer(&mut play, 1, Action::Execute, 1, Some(Outcome::Failure), json!({ "error": "its key is in use" }));
-    play.sends(&["undo a 1"]);
-    assert_eq!(play.step("ship"), "failed");
+    for undo_refused in [true, false] {
+        let mut play = Play::of(&parent());
+        play.success("a 1");
+        play.order(Order::Cancel { reason: None }).unwrap();
+        if undo_refused {
+            let why = json!({ "error": "there is no saga yet" });
+            answer(&mut play, 1, Action::Compensate, 1, Some(Outcome::Retry), why);
+        }
+        play.fresh();
+        answer(&mut play, 1, Action::Execute, 1, Some(Outcome::Failure), json!({ "error": "its key is in use" }));
+        play.sends(&["undo a 1"]);
+        assert_eq!(play.step("ship"), "failed");
+    }
 }
 
 // ---- late, unreadable, suspended -----------------------------------------------------------------------------------
@@ -870,6 +1195,20 @@ fn past_the_pivot_a_wait_that_was_in_vain_takes_its_signal_later() {
     play.is(Status::Completed);
 }
 
+#[test]
+fn what_is_begun_again_does_not_wait_for_its_delay_again() {
+    // A wait has no attempts that would tell that it had begun.
+    let wait = "[[steps]]\nname = 'w'\nwait = { signal = 'go' }\ndelay = '10s'\ntimeout = '1m'\n";
+    let mut play = Play::of(&(step("p", "pivot = true") + wait));
+    play.success("p 1");
+    assert_eq!(play.step("w"), "scheduled");
+    play.timer();
+    play.timer();
+    play.waits_for("w");
+    play.resume();
+    assert_eq!(play.step("w"), "running");
+}
+
 // ---- lock and max_running -------------------------------------------------------------------------------------------
 
 #[test]
@@ -881,10 +1220,15 @@ fn a_gated_saga_is_held_until_it_is_let_in() {
     assert_eq!((play.saga.lock.as_deref(), play.due()), (Some("1"), None));
     play.put(Input::Tick).unwrap();
     play.sends(&[]);
+    play.suspend();
+    play.put(Input::Admit).unwrap();
+    play.is(Status::Suspended);
+    play.resume();
     play.put(Input::Admit).unwrap();
     play.sends(&["a 1"]);
+    let told = play.saga.entries;
     play.put(Input::Admit).unwrap();
-    play.sends(&[]);
+    assert_eq!(play.saga.entries, told, "it begins once");
     let mut play = Play::of(&toml);
     play.order(Order::Cancel { reason: None }).unwrap();
     play.is(Status::Compensated);

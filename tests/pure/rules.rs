@@ -1,16 +1,19 @@
 //! What sagad guarantees, each rule as a scenario of messages on the bare core.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sagad::core::answer::{self, RawAnswer};
+use sagad::core::apply::apply;
 use sagad::core::decide::Ignored;
 use sagad::core::entry::{Entry, Resolution};
 use sagad::core::id::Action;
 use sagad::core::input::{Forbidden, Input, Order};
 use sagad::core::saga::{Phase, Reason, Status};
+use sagad::core::start::{InputError, as_priority, check_input, lock_of};
 use serde_json::{Value, json};
 
-use crate::play::{Play, once, sequence, step};
+use crate::play::{Play, definition, once, sequence, step, whole};
 
 fn forbidden(result: Result<(), Forbidden>) -> String {
     match result.expect_err("it is allowed") {
@@ -160,6 +163,20 @@ fn a_transient_failure_is_tried_again_after_a_growing_wait() {
 }
 
 #[test]
+fn the_database_wakes_what_the_broker_may_have_lost_and_what_is_too_soon_for_it() {
+    let slack = Duration::from_secs(7);
+    for (wait, due) in [(99, 99), (100, 7_100), (101, 7_101)] {
+        let mut play = Play::of(&step("a", &format!("retry.initial = '{wait}ms'")));
+        play.retry("a 1");
+        let expected = play.now.plus(Duration::from_millis(due));
+        assert_eq!(play.saga.due(&play.definition, slack), Some(expected), "{wait} ms");
+    }
+    // A time-out is the database's alone.
+    let play = Play::of(&sequence(&["a"]));
+    assert_eq!(play.saga.due(&play.definition, slack), Some(play.now.plus(Duration::from_secs(10))));
+}
+
+#[test]
 fn a_business_failure_is_never_tried_again() {
     let mut play = two_done();
     play.failure("c 1");
@@ -207,6 +224,48 @@ fn an_optional_step_in_doubt_is_undone_when_the_saga_is() {
     play.failure("b 1");
     play.sends(&["undo a 1"]);
     assert!(play.command("undo a 1").in_doubt);
+}
+
+// ---- the start -----------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_key_is_a_text_that_a_person_can_read_and_so_is_that_of_a_lock() {
+    let toml = whole(&format!("key = '{{{{ input.k }}}}'\nlock.key = '{{{{ input.l }}}}'\n{}", sequence(&["a"])));
+    let definition = definition(&toml);
+    let keys = |k: &Value| {
+        let input = Arc::new(json!({ "k": k, "l": k }));
+        let (key, lock) = (check_input(&definition, &input), lock_of(&definition, &input));
+        let what = |result: Result<Option<Arc<str>>, Vec<InputError>>| match result {
+            Ok(key) => key.unwrap().to_string(),
+            Err(errors) => errors[0].to_string(),
+        };
+        (what(key), what(lock))
+    };
+    for fits in ["x".to_owned(), "é".repeat(255)] {
+        assert_eq!(keys(&json!(fits)), (fits.clone(), fits));
+    }
+    assert_eq!(keys(&json!(17)), ("17".to_owned(), "17".to_owned()));
+    for (wrong, why) in [
+        (json!(""), "is empty"),
+        (json!("é".repeat(256)), "has 256 characters, 255 are allowed"),
+        (json!("a\nb"), "has control characters in it"),
+        (json!([1]), "must be a string or a number, it is [1]"),
+    ] {
+        assert_eq!(keys(&wrong), (format!("the key {why}"), format!("the lock's key {why}")));
+    }
+}
+
+#[test]
+fn a_priority_is_a_digit_however_it_is_written() {
+    let toml = whole(&format!("priority = '{{{{ input.p }}}}'\n{}", sequence(&["a"])));
+    for (priority, expected) in [(json!(0), 0), (json!(9), 9), (json!("7"), 7), (json!(" 7 "), 7)] {
+        let play = Play::with(&toml, json!({ "p": priority }));
+        assert_eq!((play.saga.priority, play.command("a 1").priority), (expected, expected));
+    }
+    for wrong in [json!(10), json!(-1), json!(1.5), json!("high"), json!(null), json!(true)] {
+        let why = as_priority(&wrong).unwrap_err();
+        assert_eq!(why, format!("a priority is a whole number from 0 to 9, this is {wrong}"));
+    }
 }
 
 // ---- rule 2: at least once, one key for all attempts of one action ---------------------------------------------------
@@ -281,6 +340,17 @@ fn an_answer_to_an_attempt_that_was_never_sent_changes_nothing() {
     play.put(Input::Answer { spot: 9.into(), action: Action::Execute, attempt: 1, answer }).unwrap();
     assert_eq!(play.ignored, Some(Ignored::UnknownAttempt));
     play.sends(&["a 1"]);
+}
+
+#[test]
+fn a_state_says_only_what_is_not_as_ever() {
+    let play = Play::of(&sequence(&["a", "b"]));
+    let state = serde_json::to_value(&play.saga.steps).unwrap();
+    let keys = |it: &Value| it.as_object().unwrap().keys().cloned().collect::<Vec<String>>();
+    assert_eq!(keys(&state[0]["unit"]), ["execute"]);
+    assert_eq!(keys(&state[0]["unit"]["execute"]), ["attempt", "started_at", "progress"]);
+    assert_eq!(keys(&state[1]["unit"]["execute"]), ["attempt", "progress"]);
+    assert!(play.saga.fits(&play.definition) && !play.saga.fits(&definition(&sequence(&["a"]))));
 }
 
 // ---- rule 3: strictly in reverse -----------------------------------------------------------------------------------
@@ -433,11 +503,14 @@ fn a_late_success_after_the_saga_ended_sends_the_compensation_once_more() {
     play.success("undo a 1");
     play.is(Status::Compensated);
     let error = play.saga.error.clone();
+    let began = play.saga.steps[0].unit.compensate.started_at;
+    assert!(began.is_some());
     play.sends(&["a 1", "a 2", "undo a 1"]);
     play.after(100_000.0);
     play.success("a 2");
     play.is(Status::Compensating);
     assert_eq!(play.saga.error, error, "the reason is still the first one");
+    assert_eq!(play.saga.steps[0].unit.compensate.started_at, began, "nor does the undo begin anew");
     play.sends(&["undo a 2"]);
     assert_eq!(play.command("undo a 2").round, 1);
     // It is tried as often as the first one.
@@ -599,6 +672,20 @@ fn the_first_failure_of_any_attempt_decides() {
     // The other one's success is an effect that has to go.
     play.success("b 2");
     play.sends(&["undo b 1"]);
+}
+
+#[test]
+fn what_changes_nothing_is_counted_under_the_word_for_why() {
+    for (why, word) in [
+        (Ignored::UnknownAttempt, "unknown_attempt"),
+        (Ignored::Settled, "settled"),
+        (Ignored::Stale, "stale"),
+        (Ignored::Duplicate, "duplicate"),
+        (Ignored::Full, "full"),
+        (Ignored::NotDue, "not_due"),
+    ] {
+        assert_eq!(why.as_str(), word);
+    }
 }
 
 // ---- rule 6: no way forward once it compensates ---------------------------------------------------------------------
@@ -790,6 +877,21 @@ fn resolving_an_execute_decides_it() {
     play.success("c 1");
     play.sends(&["undo c 1"]);
 
+    // While its next attempt is waited for, but not before the first one.
+    let mut play = two_done();
+    play.retry("c 1");
+    play.resolve("c", Resolution::Succeeded).unwrap();
+    play.is(Status::Completed);
+    let mut play = Play::of(&step("a", "delay = '1m'"));
+    assert!(forbidden(play.resolve("a", Resolution::Succeeded)).contains("scheduled"));
+
+    // Whatever the participant had said before.
+    let mut play = Play::of(&step("a", "compensate.on = ['failure']"));
+    play.retry("a 1");
+    play.resolve("a", Resolution::Failed).unwrap();
+    play.is(Status::Compensated);
+    play.sends(&["a 1"]);
+
     // In doubt, and held up by another: no longer in doubt.
     let graph = [once("a", "optional = true"), step("b", ""), step("c", "after = ['a']")];
     let mut play = Play::of(&graph.concat());
@@ -854,6 +956,32 @@ fn of_several_failed_compensations_each_can_be_retried() {
     play.sends(&["undo a 3"]);
     play.success("undo a 3");
     play.is(Status::Compensated);
+}
+
+#[test]
+fn what_an_operator_tries_again_goes_out_alone_while_another_compensation_waits_for_one() {
+    let graph: String = ["a", "b", "c", "e"].iter().map(|name| step(name, "after = []")).collect();
+    let mut play = Play::of(&(graph + &step("d", "after = ['a', 'b', 'c']")));
+    for name in ["a 1", "b 1", "c 1"] {
+        play.success(name);
+    }
+    play.failure("d 1");
+    play.failure("undo a 1");
+    play.failure("undo b 1");
+    play.timer();
+    play.failure("undo a 2");
+    play.waits_for("a");
+    play.failure("undo b 2");
+    play.fresh();
+    // The back-off of one passes, another is done after all.
+    play.failure("undo c 1");
+    play.success("e 1");
+    play.after(5.0);
+    play.retry_step("b").unwrap();
+    play.sends(&["undo b 3"]);
+    play.waits_for("a");
+    play.retry_step("a").unwrap();
+    play.sends(&["undo e 1", "undo c 2", "undo a 3"]);
 }
 
 #[test]
@@ -1273,12 +1401,18 @@ fn a_fault_of_sagads_own_suspends_and_can_be_resumed() {
     let mut play = two_done();
     play.put(Input::Fault { message: "a corrupt row".into() }).unwrap();
     play.is(Status::Suspended);
+    play.put(Input::Fault { message: "again".into() }).unwrap();
     assert_eq!(play.saga.suspended.as_ref().unwrap().reason, "a corrupt row");
     play.success("c 1");
     play.resume();
     play.is(Status::Completed);
+    let told = play.saga.entries;
     play.put(Input::Fault { message: "again".into() }).unwrap();
-    play.is(Status::Completed);
+    assert_eq!((play.saga.status(), play.saga.entries), (Status::Completed, told));
+    // Where nobody can read its row, nobody can know that it has ended.
+    let mut saga = play.saga.clone();
+    apply(&mut saga, &Entry::Suspended { reason: "again".into(), spot: None, actor: None }, play.now);
+    assert_eq!((saga.status(), saga.suspended), (Status::Completed, None));
 }
 
 // ---- templates -----------------------------------------------------------------------------------------------------
@@ -1291,12 +1425,28 @@ fn a_command_that_can_not_be_written_fails_its_step_without_a_try() {
         "headers.x = '{{ input.nix }}'",
         "priority = '{{ input.n + 50 }}'",
     ] {
-        let mut play = Play::of(&(step("a", "") + &step("b", line)));
+        // Nobody had it in hand, so there is nothing to undo, not even where failures are undone.
+        let line = format!("{line}\ncompensate.on = ['success', 'failure']");
+        let mut play = Play::of(&(step("a", "") + &step("b", &line)));
         play.success("a 1");
         play.sends(&["a 1", "undo a 1"]);
         assert_eq!(play.error(), (Some("b"), Reason::Template), "{line}");
         assert_eq!(play.step("b"), "failed");
     }
+}
+
+#[test]
+fn what_was_sent_before_it_could_no_longer_be_written_is_in_doubt() {
+    let b = "body.id = '{{ steps.a.reply.id }}'\ncompensate.body.of = 'b'";
+    let mut play = Play::of(&(once("a", "optional = true") + &step("b", b)));
+    // Without a reply of a's, its id is null; then a reply comes that has none.
+    play.timer();
+    play.timer();
+    play.success("a 1");
+    play.timer();
+    assert_eq!(play.error(), (Some("b"), Reason::Template));
+    play.sends(&["a 1", "b 1", "undo b 1"]);
+    assert!(play.command("undo b 1").in_doubt);
 }
 
 #[test]
@@ -1365,11 +1515,20 @@ fn a_command_that_must_not_expire_does_not() {
     assert_eq!(play.command("a 1").expires, None);
 }
 
+#[test]
+fn a_command_expires_before_its_attempt_times_out_and_not_before_it_can_be_taken() {
+    for (timeout, expires) in [("10s", 9_500), ("3s", 2_700), ("500ms", 400), ("150ms", 75), ("10ms", 5)] {
+        let play = Play::of(&step("a", &format!("timeout = '{timeout}'")));
+        assert_eq!(play.command("a 1").expires, Some(Duration::from_millis(expires)), "{timeout}");
+    }
+}
+
 // ---- the journal ---------------------------------------------------------------------------------------------------
 
 #[test]
 fn the_journal_tells_the_story() {
-    let mut play = Play::of(&sequence(&["a"]));
+    // Of b, which never began, there is nothing to tell.
+    let mut play = Play::of(&sequence(&["a", "b"]));
     play.pending("a 1");
     play.timer();
     play.timer();
@@ -1397,7 +1556,7 @@ fn the_journal_tells_the_story() {
     );
     assert_eq!(play.saga.entries, 10);
     assert_eq!(play.saga.version, play.journal.len() as u64);
-    let Some(Entry::Accepted { steps: 1, .. }) = play.journal[0].1.first() else { panic!("no start") };
+    let Some(Entry::Accepted { steps: 2, .. }) = play.journal[0].1.first() else { panic!("no start") };
     assert!(matches!(play.saga.phase, Phase::Compensated { at } if at == play.now));
 }
 
