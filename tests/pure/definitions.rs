@@ -7,6 +7,7 @@ use sagad::core::definition::{
 };
 use sagad::core::diagnostic::{Diagnostic, Severity};
 use sagad::core::parse::parse;
+use sagad::core::saga::Status;
 use sagad::report::place;
 use serde_json::json;
 
@@ -61,6 +62,7 @@ fn every_mistake_has_its_place_and_its_code() {
         ("name = \n".into(), &["1:8-1:8 syntax"]),
         ("name = x\nname = 'y'\nname = 'z'\n".into(), &["1:8-1:9 syntax", "2:1-2:5 syntax", "3:1-3:5 syntax"]),
         (format!("name = 'x'\ndescription = {}", "[".repeat(10_000)), &["2:95-2:96 syntax", "2:10015-2:10015 syntax"]),
+        (top("name = 'y'\n"), &["2:1-2:5 syntax"]),
         // Keys.
         (top("descripton = 'é'\n"), &["2:1-2:11 unknown-key"]),
         (step("comand = 'x'\n"), &["7:1-7:7 unknown-key"]),
@@ -90,15 +92,27 @@ fn every_mistake_has_its_place_and_its_code() {
             "name = 1\n[defaults]\nexchange = 'e'\n[[steps]]\nname = 2\ncommand = 3\n".into(),
             &["1:8-1:9 wrong-type", "5:8-5:9 wrong-type", "6:11-6:12 wrong-type"],
         ),
+        // Where a step lacks an exchange, its undo lacks the same.
+        (
+            "name = 'x'\n[[steps]]\nname = 'a'\ncommand = 'x'\ncompensate.command = 'y'\n".into(),
+            &["2:1-2:10 no-exchange"],
+        ),
+        (
+            "name = 'x'\n[[steps]]\nname = 'a'\ncommand = 'x'\ncompensate = { command = 'y', exchange = 7 }\n".into(),
+            &["2:1-2:10 no-exchange", "5:42-5:43 wrong-type"],
+        ),
         // Names.
         (top("description = 'é'\n").replace("'x'", "'Order'"), &["1:8-1:15 invalid-name"]),
         (step("[[steps]]\nname = 'b c'\ncommand = 'x'\nexchange = 'e'\n"), &["8:8-8:13 invalid-name"]),
         (step("[[steps]]\nname = 'a'\ncommand = 'x'\nexchange = 'e'\n"), &["8:8-8:11 duplicate-name"]),
         (step("headers = { '' = 'x' }\n"), &["7:13-7:15 invalid-name"]),
+        (step(&format!("headers = {{ {} = 'x' }}\n", "h".repeat(256))), &["7:13-7:269 invalid-name"]),
         // Values.
         (step("timeout = '30 sec onds'\n"), &["7:11-7:24 invalid-duration"]),
         (step("timeout = '30'\n"), &["7:11-7:15 invalid-duration"]),
         (step("timeout = '4000days'\n"), &["7:11-7:21 invalid-duration"]),
+        (step("timeout = '3651days'\n"), &["7:11-7:21 invalid-duration"]),
+        (step("timeout = '4294967296ms'\n"), &["7:11-7:25 invalid-duration"]),
         (step("timeout = '0s'\n"), &["7:11-7:15 invalid-value"]),
         (step("retry.attempts = 0\n"), &["7:18-7:19 invalid-value"]),
         (step("retry.attempts = 1001\n"), &["7:18-7:22 invalid-value"]),
@@ -113,6 +127,8 @@ fn every_mistake_has_its_place_and_its_code() {
         (step("body.n = nan\n"), &["7:10-7:13 invalid-value"]),
         (step("[steps.compensate]\ncommand = ''\n"), &["8:11-8:13 invalid-value"]),
         (step("[steps.compensate]\ncommand = '{{ input.c }}'\n"), &["8:11-8:26 invalid-value"]),
+        (step(&format!("compensate.command = '{}'\n", "k".repeat(256))), &["7:22-7:280 invalid-value"]),
+        (format!("name = 'x'\n{}", "[[steps]]\nname = 'a'\n".repeat(1_001)), &["2:3-2:8 invalid-value"]),
         (
             step("[steps.headers]\nsaga-id = 'x'\ntraceparent = 'y'\n"),
             &["8:1-8:8 reserved-header", "9:1-9:12 reserved-header"],
@@ -126,8 +142,24 @@ fn every_mistake_has_its_place_and_its_code() {
             ),
             &["7:10-7:13 cycle"],
         ),
+        // Two that share steps: the second is none that anybody wrote down, so it is where the first is.
+        (
+            step(
+                "after = ['c']\n[[steps]]\nname = 'b'\ncommand = 'x'\nexchange = 'e'\n[[steps]]\nname = 'c'\ncommand = 'x'\nexchange = 'e'\nafter = ['a', 'b']\n",
+            ),
+            &["7:10-7:13 cycle", "7:10-7:13 cycle"],
+        ),
+        // Of several that it waits for, the one that leads back.
+        (
+            step(
+                "after = ['b', 'c']\n[[steps]]\nname = 'b'\ncommand = 'x'\nexchange = 'e'\nafter = []\n[[steps]]\nname = 'c'\ncommand = 'x'\nexchange = 'e'\nafter = ['a']\n",
+            ),
+            &["7:15-7:18 cycle"],
+        ),
         // Templates.
         (step("body.a = '{{ input.a'\n"), &["7:20-7:21 template"]),
+        (step("when = ''\n"), &["7:8-7:10 template"]),
+        (step("body.a = \"{{ 'x }}\"\n"), &["7:19-7:19 template"]),
         (step("body.a = 'äö {{ input.a | uper }}'\n"), &["7:27-7:31 template"]),
         (step("body.a = '{{ imput.a }}'\n"), &["7:14-7:21 template"]),
         (step("body.list = [{ deep = '{{ saga.nam }}' }]\n"), &["7:27-7:35 template"]),
@@ -165,6 +197,7 @@ fn every_mistake_has_its_place_and_its_code() {
         // Schemas.
         (top("[input]\ntype = 'objet'\nproperties.a = { minimum = 'x' }\n"), &["3:8-3:15 schema", "4:28-4:31 schema"]),
         (top("[input]\nproperties.a = { '$ref' = 'https://example.com/a.json' }\n"), &["2:2-2:7 schema"]),
+        (top("[input]\nallOf = [{}, { type = 'objet' }]\n"), &["3:23-3:30 schema"]),
         (top("input = { file = 'a.json' }\n"), &["2:18-2:26 schema-file"]),
         (top("input = { file = 'a.json', type = 'object' }\n"), &["2:1-2:6 invalid-value"]),
     ];
@@ -205,10 +238,42 @@ fn messages_say_what_is_meant() {
             step("body = '{{ steps.b.reply }}'\n[[steps]]\nname = 'b'\nafter = []\ncommand = 'x'\nexchange = 'e'\n"),
             "the step `b` does not run before `a` | add \"b\" to `after` of `a`",
         ),
+        // Not by way of a step that leads nowhere.
+        (
+            step(
+                "after = ['b']\n[[steps]]\nname = 'z'\ncommand = 'x'\nexchange = 'e'\nafter = []\n[[steps]]\nname = 'b'\nafter = ['z', 'c']\ncommand = 'x'\nexchange = 'e'\n[[steps]]\nname = 'c'\ncommand = 'x'\nexchange = 'e'\nafter = ['a']\n",
+            ),
+            "these steps wait for each other: a → b → c → a",
+        ),
+        (step("").replace("'a'", "'OrderItem'"), "`OrderItem` can't be a name | write \"order_item\""),
+        (step("").replace("'a'", "'order-Item'"), "`order-Item` can't be a name | write \"order-item\""),
+        (step("").replace("'a'", "'9A'"), "`9A` can't be a name | begin with a small letter"),
+        (step("").replace("'a'", &format!("'{}'", "A".repeat(33))), "can't be a name | begin with a small letter"),
+        (step("[[steps]]\nname = 'a'\ncommand = 'x'\nexchange = 'e'\n"), "are called `a`, the other one in line 4"),
+        (
+            step("").replace("'a.do'", "['a.do']"),
+            "`command`: expected a string, found an array | write `command = \"…\"`",
+        ),
+        (step("").replace("'a.do'", "5"), "found an integer | put it in quotes: `command = \"5\"`"),
+        (
+            step("foreach = '{{ item.list }}'\n"),
+            "`item` is not there yet: this is read once, before the list is gone through | leave elements out in `foreach`",
+        ),
+        (step("when = 'item.a'\n"), "there is an `item` only in steps with `foreach` | add a `foreach`"),
+        // TOML itself.
+        (top("name = 'y'\n"), "| each key can be there once"),
+        (top("description = x\n"), "| put the value in quotes"),
+        (top("description\n"), "| each line is `key = value`"),
     ] {
         let found = message(&toml);
         assert!(found.contains(expected), "{found}\nlacks\n{expected}");
     }
+}
+
+#[test]
+fn what_is_nested_too_deep_is_told() {
+    let errors = read(&format!("name = 'x'\ndescription = {}", "[".repeat(10_000))).unwrap_err();
+    assert_eq!(errors[0].help, "nothing needs to be nested this deep: take some levels out");
 }
 
 #[test]
@@ -269,6 +334,40 @@ fn everything_is_merged_from_the_step_the_defaults_and_the_built_in() {
     let built_in = definition.steps[0].command().unwrap();
     let retry = Retry { attempts: 3, initial: Duration::from_millis(500), factor: 2.0, max: 30 * second, jitter: 0.2 };
     assert_eq!((built_in.timeout, built_in.retry, built_in.expires), (30 * second, retry, true));
+}
+
+#[test]
+fn bounds_are_among_what_is_allowed() {
+    let header = "h".repeat(255);
+    let key = "k".repeat(255);
+    let name = "n".repeat(64);
+    let definition = good(
+        &step(&format!("headers = {{ {header} = 'x' }}\ncompensate.command = '{key}'\n"))
+            .replace("name = 'a'", &format!("name = '{name}'")),
+    );
+    assert_eq!((definition.steps[0].name.len(), undo_of(&definition.steps[0]).0.routing_key.len()), (64, 255));
+    let millis = |n: u64| Duration::from_millis(n);
+    let timeout = |lines: &str| good(&step(lines)).steps[0].command().unwrap().timeout;
+    assert_eq!(timeout("timeout = '1ms'\n"), millis(1));
+    assert_eq!(timeout("timeout = '4294967295ms'\n"), millis(4_294_967_295));
+    assert_eq!(timeout("timeout = '3650days'\nexpires = false\n"), millis(3_650 * 24 * 3_600_000));
+    let retry = good(&step("retry = { initial = '30s', max = '30s' }\n")).steps[0].command().unwrap().retry;
+    assert_eq!((retry.initial, retry.max), (millis(30_000), millis(30_000)));
+    let steps = (0..1_000).map(|nth| format!("[[steps]]\nname = 's{nth}'\nsleep = '1s'\n"));
+    assert_eq!(good(&format!("name = 'x'\n{}", steps.collect::<String>())).steps.len(), 1_000);
+}
+
+#[test]
+fn a_key_is_free_again_as_its_definition_says() {
+    use Status::{Compensated, Completed, Failed};
+    for (reuse, ends) in [
+        (KeyReuse::Never, &[][..]),
+        (KeyReuse::AfterFailure, &[Compensated, Failed]),
+        (KeyReuse::AfterEnd, &[Completed, Compensated, Failed]),
+    ] {
+        let frees: Vec<Status> = Status::ALL.into_iter().filter(|status| reuse.frees(*status)).collect();
+        assert_eq!(frees, ends, "{reuse:?}");
+    }
 }
 
 #[test]

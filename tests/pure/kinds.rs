@@ -82,6 +82,19 @@ fn a_child_saga_undoes_itself_unless_told_not_to() {
 }
 
 #[test]
+fn each_kind_has_its_word() {
+    for (lines, word) in [
+        ("command = 'x'\n", "command"),
+        ("publish = 'x'\n", "publish"),
+        ("wait.signal = 'x'\n", "wait"),
+        ("saga = 'x'\n", "saga"),
+        ("sleep = '1s'\n", "sleep"),
+    ] {
+        assert_eq!(only(lines).execute.kind(), word);
+    }
+}
+
+#[test]
 fn a_sleep_sleeps() {
     assert!(matches!(only("sleep = '1h'\n").execute, Execute::Sleep(HOUR)));
     assert!(only("sleep = '1h'\npivot = true\ncompensate = false\n").pivot);
@@ -250,6 +263,10 @@ fn every_mistake_has_its_place_and_its_code() {
             &["4:1-4:5 missing-key", "4:13-4:19 invalid-value"],
         ),
         (with("lock.key = '{{ saga.id }}'\n[[steps]]\nname = 'a'\nsleep = '1s'\n"), &["4:16-4:23 out-of-scope"]),
+        (
+            with("start = [{ exchange = 'e', routing_key = 'k' }, 5]\n[[steps]]\nname = 'a'\nsleep = '1s'\n"),
+            &["4:49-4:50 wrong-type"],
+        ),
         (with("start = 'x'\n[[steps]]\nname = 'a'\nsleep = '1s'\n"), &["4:9-4:12 wrong-type"]),
         (with("[[start]]\nexchange = 'e'\n[[steps]]\nname = 'a'\nsleep = '1s'\n"), &["4:1-4:10 missing-key"]),
         (

@@ -6,6 +6,7 @@ use std::path::Path;
 use sagad::broker::topology::TopologyPlan;
 use sagad::config::Config;
 use sagad::core::diagnostic::Severity;
+use sagad::core::parse::parse;
 use sagad::definitions::read;
 use sagad::report::place;
 use tempfile::TempDir;
@@ -181,7 +182,9 @@ fn every_problem_of_one_definition_has_its_place_and_its_code() {
 #[test]
 fn what_templates_read_is_held_against_the_schema_of_the_input() {
     const SCHEMA: &str = "input = { type = 'object', properties = { name = { type = 'string' }, n = { type = 'integer' }, \
-                          tags = { type = 'array', items = { type = 'string' } }, some = { type = ['null', 'object'] } } }\n";
+                          tags = { type = 'array', items = { type = 'string' } }, some = { type = ['null', 'object'] }, \
+                          either = { type = ['null', 'integer'] }, pair = { prefixItems = [{ type = 'object' }], items = { type = 'string' } }, \
+                          open = { properties = { name = {} }, allOf = [{ properties = { nmae = {} } }] } } }\n";
     let cases: &[(&str, &[&str])] = &[
         ("body = '{{ input.nmae }}'", &["a 9:12 unknown-input input.nmae"]),
         ("body = '{{ input.elsewhere }}'", &[]),
@@ -189,6 +192,8 @@ fn what_templates_read_is_held_against_the_schema_of_the_input() {
         ("body = '{{ input.tags.first }}'", &["a 9:12 input-type input.tags.first"]),
         ("body = '{{ input.tags[0].x }}'", &["a 9:12 input-type input.tags[0].x"]),
         ("body = '{{ input.tags[-1] }} {{ input.some.thing }} {{ input.n + 1 }}'", &[]),
+        ("body = '{{ input.either.x }}'", &["a 9:12 input-type input.either.x"]),
+        ("body = '{{ input.pair[0].x }} {{ input.open.nmae }}'", &[]),
         ("body = '{{ input.name * 2 }}'", &["a 9:12 input-type input.name"]),
         ("body = '{{ input.n * 2 - input.name }}'", &["a 9:26 input-type input.name"]),
         ("body = '{{ -input.name }}'", &["a 9:13 input-type input.name"]),
@@ -208,6 +213,22 @@ fn what_templates_read_is_held_against_the_schema_of_the_input() {
     for (line, expected) in cases {
         let lines = format!("{SCHEMA}[[steps]]\nname = 'a'\ncommand = 'do.a'\n{line}\n");
         assert_eq!(of(&lines), *expected, "\n{line}");
+    }
+}
+
+#[test]
+fn what_a_schema_says_of_a_value_is_told() {
+    for (schema, expected) in [
+        ("{ type = 'string' }", "`input.v` is a string: nothing is below it"),
+        ("{ type = ['null', 'integer'] }", "`input.v` is null or an integer: nothing is below it"),
+        ("{ type = ['array', 'number'] }", "`input.v` is an array or a number, which has no `x`"),
+    ] {
+        let lines = format!(
+            "input.properties.v = {schema}\n[[steps]]\nname = 'a'\ncommand = 'do.a'\nbody = '{{{{ input.v.x }}}}'\n"
+        );
+        let (_, warnings) = parse(&whole("a", &lines), &mut |_| Err(String::new())).unwrap();
+        let [warning] = warnings.as_slice() else { panic!("{warnings:#?}") };
+        assert_eq!(warning.message, format!("by the schema of the input, {expected}"));
     }
 }
 

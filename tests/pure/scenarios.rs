@@ -300,4 +300,6 @@ fn what_is_wrong_with_a_file_has_a_place_and_a_remedy() {
     assert_eq!(message, "there is no definition `tow`");
     let (code, ..) = wrong("saga = 'two'\n[[scenario]]\nname = 'it'\n").remove(0);
     assert_eq!(code, "missing-key", "a scenario that expects nothing");
+    let (code, place, message, _) = wrong("saga = 'two'\n[[scenario]]\nname = 'it'\nexpect = {}\n").remove(0);
+    assert_eq!((code.as_str(), place, message.as_str()), ("invalid-value", (4, 1), "this scenario expects nothing"));
 }
