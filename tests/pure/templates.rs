@@ -227,6 +227,80 @@ fn calculations_are_exact_or_refused() {
 }
 
 #[test]
+fn whole_numbers_and_fractions_are_divided_downwards() {
+    // From the input: what is constant is worked out while the template is compiled.
+    for (a, b, whole, rest) in [
+        (json!(7), json!(2), json!(3), json!(1)),
+        (json!(-7), json!(2), json!(-4), json!(1)),
+        (json!(7), json!(-2), json!(-4), json!(-1)),
+        (json!(-7), json!(-2), json!(3), json!(-1)),
+        (json!(8), json!(3), json!(2), json!(2)),
+        (json!(-8), json!(3), json!(-3), json!(1)),
+        (json!(6), json!(3), json!(2), json!(0)),
+        (json!(-6), json!(3), json!(-2), json!(0)),
+        (json!(6), json!(-3), json!(-2), json!(0)),
+        (json!(7.5), json!(2), json!(3.0), json!(1.5)),
+        (json!(-7.5), json!(2), json!(-4.0), json!(0.5)),
+        (json!(7.5), json!(-2), json!(-4.0), json!(-0.5)),
+    ] {
+        let input = json!({ "a": a, "b": b });
+        yields("{{ input.a // input.b }}", input.clone(), whole);
+        yields("{{ input.a % input.b }}", input, rest);
+    }
+    let input = json!({ "a": 7.5, "b": 2, "zero": 0.0 });
+    yields("{{ input.a - input.b }}", input.clone(), json!(5.5));
+    yields("{{ input.a * input.b }}", input.clone(), json!(15.0));
+    yields("{{ input.a + input.b }}", input.clone(), json!(9.5));
+    yields("{{ input.a / input.b }}", input.clone(), json!(3.75));
+    yields("{{ input.a ** input.b }}", input.clone(), json!(56.25));
+    yields("{{ -input.a }}", input.clone(), json!(-7.5));
+    for operator in ["/", "//", "%"] {
+        fails(&format!("{{{{ input.a {operator} input.zero }}}}"), input.clone(), "has no result");
+    }
+}
+
+#[test]
+fn texts_and_lists_are_joined_up_to_a_bound() {
+    const MOST: usize = 1024 * 1024;
+    yields("{{ input.a + input.b }}", json!({ "a": "ab", "b": "c" }), json!("abc"));
+    yields("{{ input.a + input.b }}", json!({ "a": [1], "b": [2, 3] }), json!([1, 2, 3]));
+    fails("{{ input.a + input.b }}", json!({ "a": [1], "b": "c" }), "`+` does not work on");
+    let long = |length: usize| json!({ "a": "ab", "b": "x".repeat(length), "n": 2 });
+    for template in [
+        "{{ input.a + input.b }}",
+        "{{ input.a ~ input.b }}",
+        "{{ [input.a, input.b] | join }}",
+        "{{ input.a }}{{ input.b }}",
+    ] {
+        let joined = render(template, long(MOST - 2)).unwrap();
+        assert_eq!(joined.as_str().map(str::len), Some(MOST), "{template}");
+        fails(template, long(MOST - 1), "the text would be longer than 1048576 bytes");
+    }
+    for template in ["{{ input.b * input.n }}", "{{ input.n * input.b }}"] {
+        let repeated = render(template, long(MOST / 2)).unwrap();
+        assert_eq!(repeated.as_str().map(str::len), Some(MOST), "{template}");
+        fails(template, long(MOST / 2 + 1), "the text would be longer than 1048576 bytes");
+    }
+}
+
+#[test]
+fn lists_can_be_cut() {
+    let input = json!({ "a": [1, 2, 3, 4, 5] });
+    for (slice, expected) in [
+        ("[1:]", json!([2, 3, 4, 5])),
+        ("[:2]", json!([1, 2])),
+        ("[1:4:2]", json!([2, 4])),
+        ("[::3]", json!([1, 4])),
+        ("[::-1]", json!([5, 4, 3, 2, 1])),
+    ] {
+        yields(&format!("{{{{ input.a{slice} }}}}"), input.clone(), expected);
+    }
+    for slice in ["[1::-1]", "[:3:-1]", "[::-2]", "[::0]"] {
+        fails(&format!("{{{{ input.a{slice} }}}}"), input.clone(), "no slice can step like this");
+    }
+}
+
+#[test]
 fn nothing_runs_long_grows_large_or_looks_outside() {
     let input = json!({ "n": 1_000_000_000, "s": "xxxxxxxxxx", "many": vec![1; 2000] });
     let doubling = format!("{{% set a = input.s %}}{}{{{{ a | length }}}}", "{% set a = a ~ a %}".repeat(64));
@@ -308,6 +382,122 @@ fn references_are_all_that_is_read() {
         ["input.items = input.items", "error.reason = error.reason", "input.z = input.z"],
     );
     assert_eq!(read("{{ 1 if saga.key else {'k': [input.v][0]} }}"), ["saga.key = saga.key", "input.v = input.v"]);
+    assert_eq!(read("{{ input.a[true] }}"), ["input.a = input.a"], "a truth is no place");
+}
+
+#[test]
+fn references_tell_what_is_done_with_them() {
+    let operator = |source: &str| Template::compile(source).unwrap().references()[0].operator;
+    for wants_a_number in ["-", "*", "/", "//", "%", "**"] {
+        assert_eq!(operator(&format!("{{{{ input.a {wants_a_number} input.b }}}}")), Some(wants_a_number));
+    }
+    // Texts can be joined and compared, too.
+    for beside_a_number in ["+", "<", "<=", ">", ">="] {
+        assert_eq!(operator(&format!("{{{{ input.a {beside_a_number} 1 }}}}")), Some(beside_a_number));
+        assert_eq!(operator(&format!("{{{{ input.a {beside_a_number} input.b }}}}")), None);
+    }
+    let texts = |source: &str| {
+        let expression = Expression::compile(source).unwrap();
+        let texts = expression.references()[0].texts.iter();
+        texts.map(|(text, span)| format!("{text} = {}", &source[span.clone()])).collect::<Vec<_>>()
+    };
+    assert_eq!(texts("steps.pay.status == 'failed'"), ["failed = 'failed'"]);
+    assert_eq!(texts("steps.pay.status in ['failed', 'skipped']"), ["failed = 'failed'", "skipped = 'skipped'"]);
+    assert_eq!(
+        texts("steps.pay.status in ('failed', input.b, 'skipped')"),
+        ["failed = 'failed'", "skipped = 'skipped'"]
+    );
+}
+
+#[test]
+fn a_template_may_be_long_wide_and_deep_within_bounds() {
+    let compiled = |source: &str| Template::compile(source).map(drop).map_err(|error| error.to_string());
+    let long = |bytes: usize| format!("{{{{ input }}}}{}", "x".repeat(bytes - 11));
+    assert_eq!(compiled(&long(64 * 1024)), Ok(()));
+    assert_eq!(compiled(&long(64 * 1024 + 1)), Err("a template may be 65536 bytes long, this one has 65537".into()));
+    // Many values are no deep expression.
+    for value in ["input.a", "'text'", "17", "1.5", "{'k': 1}"] {
+        let count = if value.contains(['.', '{']) && value != "1.5" { 120 } else { 1_000 };
+        let list = vec![value; count].join(", ");
+        assert_eq!(compiled(&format!("{{{{ [{list}] | length }}}}")), Ok(()), "{value}");
+    }
+    assert_eq!(compiled(&format!("{{{{ [{}] }}}}", vec!["input"; 1_000].join(", "))), Ok(()));
+    let too_wide = "an expression may have 250 operators, and an `if` as many branches";
+    let sum = |operators: usize| Expression::compile(&format!("1{}", " + input".repeat(operators))).map(drop);
+    assert_eq!(sum(250), Ok(()));
+    assert!(sum(251).unwrap_err().to_string().starts_with(too_wide));
+    let branches = |count: usize| format!("{{% if input.a %}}{}{{% endif %}}", "{% elif input.b %}x".repeat(count));
+    assert!(compiled(&branches(250)).unwrap_err().starts_with("blocks are nested"));
+    assert!(compiled(&branches(251)).unwrap_err().starts_with(too_wide));
+    let nested = |depth: usize| format!("{}x{}", "{% if input %}".repeat(depth), "{% endif %}".repeat(depth));
+    assert_eq!(compiled(&nested(15)), Ok(()));
+    assert_eq!(compiled(&nested(16)), Err("blocks are nested more than 16 deep".into()));
+    assert_eq!(compiled(&nested(1).repeat(100)), Ok(()), "one after the other is not one in the other");
+    fails("{% for a in input.b recursive %}{{ a }}{% endfor %}", json!({ "b": [] }), "no `for … recursive` block");
+}
+
+#[test]
+fn filters_of_our_own_do_what_their_names_say() {
+    let input = json!({ "s": "banana", "n": 12, "list": [1, "a", [2]], "deep": [{ "x": 1 }, { "x": 2 }] });
+    yields("{{ input.n | string }}", input.clone(), json!("12"));
+    yields("{{ input.list | string }}", input.clone(), json!("[1,\"a\",[2]]"));
+    yields("{{ input.s | replace('an', 'o') }}", input.clone(), json!("booa"));
+    yields("{{ input.list | join('-') }}", input.clone(), json!("1-a-[2]"));
+    yields("{{ input.deep | sum(attribute='x', start=10) }}", input.clone(), json!(13));
+    fails("{{ {input.list: 1} }}", input, "the key `[1,\"a\",[2]]` of an object is not a string");
+}
+
+#[test]
+fn names_of_a_loop_tell_where_it_is() {
+    let each = "{% for i in input.a %}{{ loop.index0 }}{{ loop.index }}{{ loop.first }}{{ loop.last }} {% endfor %}";
+    yields(each, json!({ "a": [7, 8, 9] }), json!("01truefalse 12falsefalse 23falsetrue "));
+}
+
+#[test]
+fn an_access_after_a_choice_is_of_what_was_chosen() {
+    for (chosen, expected) in [(true, json!(1)), (false, json!(2))] {
+        let input = json!({ "c": chosen, "o": { "k": 1, "l": [1] }, "k": 2, "l": [2], "z": null });
+        yields("{{ (input.o if input.c else input)['k'] }}", input.clone(), expected.clone());
+        yields("{{ (input.o if input.c else input).l[0] }}", input.clone(), expected.clone());
+        yields("{{ ((input.c and input.o) or input).k }}", input.clone(), expected.clone());
+        yields("{{ input['o' if input.c else 'z'] is none }}", input, json!(!chosen));
+    }
+}
+
+#[test]
+fn calculations_are_our_own_whatever_the_operator() {
+    let input: Value = serde_json::from_str(r#"{ "i": 9007199254740993, "b": 10, "s": "x", "z": null }"#).unwrap();
+    for operator in ["-", "*", "/", "//", "%", "**"] {
+        fails(&format!("{{{{ input.i {operator} 0.5 }}}}"), input.clone(), "too large to calculate with");
+    }
+    yields("{{ input.b ** 3 }}", input.clone(), json!(1000));
+    fails("{{ input.b ** 1000 }}", input.clone(), "10 ** 1000 has no result");
+    fails("{{ -input.s }}", input.clone(), "`-` does not work on a number and a string");
+    yields("{{ input.z ~ input.b }}", input.clone(), json!("null10"));
+    // What goes wrong is told, not what was let pass.
+    fails("{{ (input.nix | default(1)) + input.s }}", input.clone(), "`+` does not work on a number and a string");
+}
+
+#[test]
+fn results_are_nested_within_bounds() {
+    for (open, close, shown) in [("[", "]", "["), ("{'k': ", "}", "{\"k\":")] {
+        let around = |inner: &str, times: usize| format!("{}{inner}{}", open.repeat(times), close.repeat(times));
+        // The parser takes fewer brackets at a time.
+        let nested = |depth: usize| {
+            let (a, b, c) = (around("1", 32), around("a", 32), around("b", 32));
+            let whole = around("c", depth - 96);
+            render(&format!("{{% set a = {a} %}}{{% set b = {b} %}}{{% set c = {c} %}}{{{{ {whole} }}}}"), json!({}))
+        };
+        let text = format!("{}1{}", shown.repeat(128), close.repeat(128));
+        assert_eq!(nested(128), Ok(json!(text)));
+        assert_eq!(nested(129), Err("the result is nested more than 128 deep".to_owned()));
+    }
+}
+
+#[test]
+fn numbers_in_blocks_are_passed_on_as_they_are() {
+    let input: Value = serde_json::from_str(r#"{ "vast": 999999999999999999999999999999999999999999 }"#).unwrap();
+    yields("{% if true %}{{ input.vast }}{% endif %}", input.clone(), json!(input["vast"].to_string()));
 }
 
 fn number() -> impl Strategy<Value = String> {
@@ -395,6 +585,10 @@ fn an_element_of_a_foreach_has_its_item_its_index_and_its_reply() {
     ] {
         assert_eq!(render_in(&in_element(at), template), Ok(expected), "{template}");
     }
+    // An element of another step is none of this one.
+    let Scope::Saga(own) = in_element(0) else { unreachable!() };
+    let element = own.element.as_ref().map(|it| Element { step: 0, ..it.clone() });
+    let beside = Scope::Saga(SagaScope { element, ..own });
     for (scope, template, expected) in [
         (in_element(1), "{{ item.tags }}", "`item` has no `tags`"),
         (in_element(3), "{{ item }}", "the list has no element 3"),
@@ -404,6 +598,7 @@ fn an_element_of_a_foreach_has_its_item_its_index_and_its_reply() {
             "there is no `item` here; only steps with `foreach` have one",
         ),
         (Scope::Saga(scope(json!({}))), "{{ index + 1 }}", "there is no `index` here"),
+        (beside, "{{ steps.each.reply.id }}", "`steps.each` has a reply for each element; write `steps.each.replies`"),
     ] {
         let message = render_in(&scope, template).unwrap_err();
         assert!(message.contains(expected), "{template}: {message}");
@@ -456,6 +651,24 @@ fn replies_too_large_for_a_message_are_refused_and_yet_can_be_looked_at() {
     let message = render_in(&scope, "{{ steps.each.replies }}").unwrap_err();
     assert!(message.contains("too large"), "{message}");
     assert_eq!(render_in(&scope, "{{ steps.each.replies[99].id }}"), Ok(json!("R")));
+    // Counted in bytes, with some for each value: sixteen of a mebibyte are the most.
+    let sized = |bytes: usize| {
+        [
+            json!("x".repeat(bytes - 16)),
+            json!(["x".repeat(bytes - 32)]),
+            json!({ "k".repeat(bytes - 32): null }),
+            json!({ "k": "x".repeat(bytes - 33) }),
+        ]
+    };
+    for (fits, too_large) in sized(1 << 20).into_iter().zip(sized((1 << 20) + 1)) {
+        let of = |last: Value| {
+            let replies = vec![Some(Arc::new(fits.clone())); 15].into_iter().chain([Some(Arc::new(last))]).collect();
+            let steps = [step("each", "succeeded", ReplyView::Many(replies))].into();
+            render_in(&Scope::Saga(SagaScope { steps, ..self::scope(json!({})) }), "{{ steps.each.replies }}")
+        };
+        assert_eq!(of(fits.clone()).map(|all| all.as_array().map(Vec::len)), Ok(Some(16)));
+        assert!(of(too_large).is_err());
+    }
 }
 
 #[test]

@@ -289,4 +289,39 @@ mod tests {
             assert!(!same_decimal(a, b), "{a} {b}");
         }
     }
+
+    /// So deep a list of lists.
+    fn nested(depth: usize) -> Dynamic {
+        (0..depth).fold(Dynamic::from(1), |inner, _| Dynamic::from(vec![inner]))
+    }
+
+    #[test]
+    fn a_value_costs_its_text_and_something_for_each_of_its_parts() {
+        let document = Arc::new(serde_json::json!({ "key": ["abc", null] }));
+        for (value, expected) in [
+            (Dynamic::from(1), 16),
+            (Dynamic::from("abc"), 19),
+            (Dynamic::from(vec![1, 2]), 48),
+            (Dynamic::from_pairs([("ab", Dynamic::from("c"))]), 16 + 18 + 17),
+            (dynamic(&document, Vec::new, &document), 16 + 16 + 3 + 16 + 19 + 16),
+        ] {
+            assert_eq!(cost(&value, 1_000), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn what_costs_more_than_is_left_is_not_counted_to_its_end() {
+        assert_eq!((cost(&Dynamic::from("abc"), 16), cost(&Dynamic::from("abc"), 15)), (19, 16));
+        let ones = Dynamic::from(vec![1; 1_000]);
+        assert_eq!((cost(&ones, 32), cost(&ones, 31), cost(&ones, 15)), (48, 32, 16));
+    }
+
+    #[test]
+    fn what_is_nested_too_deep_costs_more_than_there_is() {
+        let maps = |depth| (0..depth).fold(Dynamic::from(1), |inner, _| Dynamic::from_pairs([("", inner)]));
+        assert_eq!(cost(&nested(MAX_DEPTH), u64::MAX - 1), 16 * 129);
+        assert_eq!(cost(&maps(MAX_DEPTH), u64::MAX - 1), 16 * (1 + 2 * 128));
+        assert_eq!(cost(&nested(MAX_DEPTH + 1), u64::MAX - 1), u64::MAX);
+        assert_eq!(cost(&maps(MAX_DEPTH + 1), u64::MAX - 1), u64::MAX);
+    }
 }
