@@ -1437,7 +1437,7 @@ fn a_command_that_can_not_be_written_fails_its_step_without_a_try() {
 
 #[test]
 fn what_was_sent_before_it_could_no_longer_be_written_is_in_doubt() {
-    let b = "body.id = '{{ steps.a.reply.id }}'\ncompensate.body.of = 'b'";
+    let b = "headers.id = '{{ steps.a.reply.id }}'\ncompensate.body.of = 'b'";
     let mut play = Play::of(&(once("a", "optional = true") + &step("b", b)));
     // Without a reply of a's, its id is null; then a reply comes that has none.
     play.timer();

@@ -57,7 +57,7 @@ impl Mutant {
             Mutant::AcknowledgesBeforeCommit => &["acknowledged-after-commit"],
             // What is not sent again is either told by nobody, or waited for in vain.
             Mutant::ForgetsTheOutbox => &["told", "nothing-lost", "ends", "at-rest"],
-            Mutant::IgnoresTheVersion => &["replay", "first-decides", "once"],
+            Mutant::IgnoresTheVersion => &["replay", "first-decides", "once", "attempts", "duplicate"],
             Mutant::IgnoresLateSuccesses => &["effect"],
             Mutant::UndoesInAnyOrder => &["reverse"],
             Mutant::LosesTimers => &["ends"],
