@@ -62,9 +62,9 @@ impl Mutant {
             Mutant::UndoesInAnyOrder => &["reverse"],
             Mutant::LosesTimers => &["ends"],
             Mutant::ConfusesAttempts => &["answers-are-given", "first-decides"],
-            Mutant::SharesKeys => &["key", "lock", "max-running"],
+            Mutant::SharesKeys => &["key", "lock", "max-running", "once-begun"],
             Mutant::TrustsWakeUps => &["on-time"],
-            Mutant::AppliesDuplicates => &["first-decides"],
+            Mutant::AppliesDuplicates => &["first-decides", "duplicate"],
             // What came back is sent after all: done, though its saga has gone on without it, or found at rest.
             Mutant::KeepsWhatIsSettled => &["effect", "ends", "at-rest"],
             Mutant::RendersAnew => &["same-body", "undo-knows"],
