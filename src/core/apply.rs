@@ -121,7 +121,6 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
                 set(saga, *spot, Action::Execute, Progress::Succeeded { at, reply: payload });
             }
         }
-        Entry::Heard { id } => remember(&mut saga.taken, Some(id.clone())),
         Entry::Extended { spot, action, deadline, .. } => {
             if let Some(state) = action_of(saga, *spot, *action) {
                 state.pending = true;
@@ -172,19 +171,23 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
         }
         Entry::AttemptFailed { spot, action, attempt, failure, handling } => {
             if let Some(state) = action_of(saga, *spot, *action) {
-                state.handled |= *handling == Handling::Answered;
+                if *handling == Handling::Answered {
+                    state.handled = true;
+                    state.unanswered.retain(|unanswered| unanswered != attempt);
+                }
                 // What turns out of a copy of it when all is over does not lead to another attempt.
                 if !matches!(state.progress, Progress::Failed { .. }) {
                     state.last_failure = Some(failure.clone());
                 }
-                if *handling == Handling::Maybe {
+                if matches!(handling, Handling::Maybe | Handling::Resent) {
                     if !state.unanswered.contains(attempt) {
                         if state.unanswered.len() == MOST_UNANSWERED {
                             state.unanswered.remove(1);
                         }
                         state.unanswered.push(*attempt);
                     }
-                    if failure.reason.is_of_a_dead_letter() && state.held.len() < MOST_UNANSWERED {
+                    let in_hand = *handling == Handling::Maybe && failure.reason.is_of_a_dead_letter();
+                    if in_hand && state.held.len() < MOST_UNANSWERED {
                         state.held.push(*attempt);
                     }
                 }

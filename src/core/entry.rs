@@ -105,11 +105,6 @@ pub enum Entry {
         /// To whom it came.
         to: Addressee,
     },
-    /// An event answered a command; it may come again.
-    Heard {
-        /// Tells it from others.
-        id: Arc<str>,
-    },
     /// The participant is still at it: the attempt's time-out begins anew.
     Extended {
         /// The unit.
@@ -287,6 +282,8 @@ pub enum Handling {
     Never,
     /// It may have handled it, and did not answer.
     Maybe,
+    /// It never saw this copy of it; there may be another.
+    Resent,
     /// It answered that it could not do it now.
     Answered,
 }

@@ -35,6 +35,8 @@ pub enum Input {
         message: String,
         /// A consumer had it before.
         delivered_before: bool,
+        /// It may have been published twice: of a copy that nobody took follows nothing for the other.
+        resent: bool,
     },
     /// Somebody sent a signal.
     Signal {

@@ -71,7 +71,7 @@ pub struct Saga {
     /// Signals and events that came before their step was reached.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub letters: Vec<Letter>,
-    /// The ids of the latest signals and events that steps have taken or were answered by: they may come again.
+    /// The ids of the latest signals and events that steps have taken: they may come again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub taken: Vec<Arc<str>>,
     /// How many journal entries it has.

@@ -284,7 +284,7 @@ pub fn signal(name: &str, payload: Value) -> Input {
 pub fn given_back(ticket: Ticket, reason: Reason, delivered_before: bool) -> Input {
     let Ticket { spot, action, attempt, .. } = ticket;
     let message = format!("the command came back: {}", reason.as_str());
-    Input::Undelivered { spot, action, attempt, reason, message, delivered_before }
+    Input::Undelivered { spot, action, attempt, reason, message, delivered_before, resent: false }
 }
 
 /// The saga that the entries of a turn lead to.

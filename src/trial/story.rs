@@ -44,7 +44,6 @@ impl Teller<'_> {
             Entry::Waiting { spot, .. } => format!("{} waits", self.name(*spot)),
             Entry::Received { to, .. } => format!("{} comes", self.letter(to)),
             Entry::Taken { spot, to } => format!("{} takes {}", self.name(*spot), self.letter(to)),
-            Entry::Heard { id } => format!("remembers the event {id:?}"),
             Entry::UndoAsked { .. } => "is to be undone".to_owned(),
             Entry::Extended { spot, action, attempt, .. } => {
                 format!("{}: attempt {attempt} is still being worked at", self.action(*spot, *action))
@@ -61,7 +60,11 @@ impl Teller<'_> {
                 format!("{}: attempt {attempt} failed: {}", self.action(*spot, *action), why(failure))
             }
             Entry::AttemptFailed { spot, action, attempt, failure, handling } => {
-                let doubt = if *handling == Handling::Maybe { "; it may have been handled" } else { "" };
+                let doubt = match handling {
+                    Handling::Maybe => "; it may have been handled",
+                    Handling::Resent => "; another copy of it may have been handled",
+                    Handling::Never | Handling::Answered => "",
+                };
                 format!("{}: attempt {attempt} came to nothing: {}{doubt}", self.action(*spot, *action), why(failure))
             }
             Entry::NeverRan { spot, action, attempt, failure } => {

@@ -271,8 +271,11 @@ fn dead(signer: &Signer, message: &Incoming) -> Result<Meaning, Unplaceable> {
     let died = time(death.and_then(|death| death.get("time")));
     let deadline = time(properties.headers.get(header::SAGA_DEADLINE));
     let outlived = reason == Reason::Expired && died.zip(deadline).is_some_and(|(died, deadline)| died > deadline);
-    let delivered_before = counted || outlived || was_resent(properties);
-    Ok(Meaning::Saga(saga, Input::Undelivered { spot, action, attempt, reason, message: text, delivered_before }))
+    let (delivered_before, resent) = (counted || outlived, was_resent(properties));
+    Ok(Meaning::Saga(
+        saga,
+        Input::Undelivered { spot, action, attempt, reason, message: text, delivered_before, resent },
+    ))
 }
 
 fn wake_up(message: &Incoming) -> Result<Meaning, Unplaceable> {
@@ -329,8 +332,8 @@ pub fn undelivered(
     message: String,
 ) -> Option<(SagaId, Input)> {
     let Ticket { saga, spot, action, attempt } = signer.read(properties.message_id.as_deref()?)?;
-    let delivered_before = was_resent(properties);
-    Some((saga, Input::Undelivered { spot, action, attempt, reason, message, delivered_before }))
+    let resent = was_resent(properties);
+    Some((saga, Input::Undelivered { spot, action, attempt, reason, message, delivered_before: false, resent }))
 }
 
 #[cfg(test)]

@@ -346,28 +346,6 @@ fn events_of_another_service_answer_the_latest_attempt() {
 }
 
 #[test]
-fn an_event_that_comes_twice_says_nothing_of_what_was_asked_for_since() {
-    let announced = |word| format!("{{ exchange = 'x', routing_key = '{word}', match = 'body.k' }}");
-    let toml = crate::play::whole(&format!(
-        "key = '{{{{ input.n }}}}'\n{}{}\nreply.success = {}\nreply.failure = {}\n",
-        step("p", "pivot = true"),
-        step("a", ""),
-        announced("ok"),
-        announced("no"),
-    ));
-    // An operator has asked for another attempt.
-    let mut play = Play::of(&toml);
-    play.success("p 1");
-    event(&mut play, 1, Bearing::Failure(Action::Execute), Some("a e-1"), json!({ "error": "none left" }));
-    play.waits_for("a");
-    play.retry_step("a").unwrap();
-    event(&mut play, 1, Bearing::Failure(Action::Execute), Some("a e-1"), json!({ "error": "none left" }));
-    assert_eq!((play.ignored, play.step("a")), (Some(Ignored::Duplicate), "running"));
-    event(&mut play, 1, Bearing::Failure(Action::Execute), Some("a e-2"), json!({ "error": "none left" }));
-    play.waits_for("a");
-}
-
-#[test]
 fn answers_are_judged_by_the_header_then_the_rules_then_the_body() {
     let rules = "reply.success_when = \"body.status == 'ok'\"\nreply.retry_when = 'body.code in [429, 503]'\n";
     let toml = step("a", rules);
@@ -1105,6 +1083,23 @@ fn a_child_that_has_answered_is_not_waited_for_whatever_comes_late() {
     assert!(play.saga.unit(1.into()).unwrap().compensate.in_flight(), "late word of the first");
     answer(&mut play, 1, Action::Compensate, 2, Some(Outcome::Pending), Value::Null);
     assert_eq!(play.due(), None, "now it has the order");
+}
+
+#[test]
+fn a_child_that_could_not_undo_itself_is_asked_again_even_if_its_order_was_taken_for_lost() {
+    let mut play = Play::of(&parent());
+    play.success("a 1");
+    play.success("ship 1");
+    play.failure("z 1");
+    let lost = play.due().expect("the order has a time to be taken up in");
+    play.timer();
+    assert!(play.now >= lost, "it was not");
+    answer(&mut play, 1, Action::Compensate, 1, Some(Outcome::Failure), json!({ "error": "it declined" }));
+    let due = play.due().expect("it is asked again");
+    answer(&mut play, 1, Action::Compensate, 1, Some(Outcome::Pending), Value::Null);
+    assert_eq!(play.due(), Some(due), "an older word of the order that was answered");
+    play.timer();
+    assert_eq!(order(&play).ticket.attempt, 2);
 }
 
 #[test]

@@ -108,7 +108,8 @@ fn happen(play: &mut Play, event: &Event) {
             let Some((ticket, _)) = play.asked.get(nth(which)).copied() else { return };
             let (spot, action, attempt) = (ticket.spot, ticket.action, ticket.attempt);
             let message = "it came back".to_owned();
-            play.put(Input::Undelivered { spot, action, attempt, reason, message, delivered_before }).unwrap();
+            play.put(Input::Undelivered { spot, action, attempt, reason, message, delivered_before, resent: false })
+                .unwrap();
         }
         Event::Nonsense(step, undo, attempt) => {
             let action = if undo { Action::Compensate } else { Action::Execute };

@@ -309,9 +309,20 @@ impl Play {
 
     #[track_caller]
     pub(crate) fn comes_back(&mut self, name: &str, reason: Reason, delivered_before: bool) {
+        self.is_given_back(name, reason, delivered_before, false);
+    }
+
+    /// One of two copies that the broker may have; nobody took this one.
+    #[track_caller]
+    pub(crate) fn copy_comes_back(&mut self, name: &str, reason: Reason) {
+        self.is_given_back(name, reason, false, true);
+    }
+
+    #[track_caller]
+    fn is_given_back(&mut self, name: &str, reason: Reason, delivered_before: bool, resent: bool) {
         let (spot, action, attempt) = self.ticket(name);
         let message = format!("{name} came back");
-        self.put(Input::Undelivered { spot, action, attempt, reason, message, delivered_before }).unwrap();
+        self.put(Input::Undelivered { spot, action, attempt, reason, message, delivered_before, resent }).unwrap();
     }
 
     /// Lets `seconds` pass and wakes it.

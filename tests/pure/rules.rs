@@ -1119,6 +1119,26 @@ fn what_comes_back_from_somebodys_hands_after_the_undo_was_sent_is_undone_once_m
 }
 
 #[test]
+fn a_copy_that_nobody_took_says_nothing_of_the_hands_that_have_the_other() {
+    let mut play = Play::of(&once("a", ""));
+    play.copy_comes_back("a 1", Reason::Unroutable);
+    play.success("undo a 1");
+    play.is(Status::Compensated);
+    play.sends(&["a 1", "undo a 1"]);
+    play.copy_comes_back("a 1", Reason::Expired);
+    assert_eq!(play.ignored, Some(Ignored::Settled), "it was in doubt already, and is undone");
+    // Somebody did it after the undo, and died.
+    play.comes_back("a 1", Reason::DeliveryLimit, true);
+    play.sends(&["undo a 2"]);
+    // Of what was thought never to have run it is news.
+    let mut play = Play::of(&once("a", ""));
+    play.comes_back("a 1", Reason::MaxLength, false);
+    play.is(Status::Compensated);
+    play.copy_comes_back("a 1", Reason::MaxLength);
+    play.sends(&["a 1", "undo a 1"]);
+}
+
+#[test]
 fn what_comes_back_from_somebodys_hands_after_a_probe_is_undone() {
     let mut play = Play::of(&once("a", "on_timeout = 'probe'\nprobe = { command = 'a.status' }"));
     play.timer();

@@ -219,7 +219,9 @@ impl World {
     fn give_back(&mut self, ticket: Ticket, reason: Reason, delivered_before: bool) {
         let Ticket { spot, action, attempt, .. } = ticket;
         let message = "it came back".to_owned();
-        self.play.put(Input::Undelivered { spot, action, attempt, reason, message, delivered_before }).unwrap();
+        self.play
+            .put(Input::Undelivered { spot, action, attempt, reason, message, delivered_before, resent: false })
+            .unwrap();
     }
 
     /// Everything that is under way arrives, is handled and answered, until nothing happens any more.

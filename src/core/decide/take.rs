@@ -28,9 +28,14 @@ impl Transition<'_> {
                 }
                 self.ignored = self.take_answer(spot, action, attempt, answer);
             }
-            Input::Undelivered { spot, action, attempt, reason, message, delivered_before } => {
+            Input::Undelivered { spot, action, attempt, reason, message, delivered_before, resent } => {
                 let failure = Failure::new(reason, message);
-                self.ignored = self.take_undelivered(spot, action, attempt, failure, delivered_before);
+                let copy = match (delivered_before, resent) {
+                    (true, _) => Handling::Maybe,
+                    (false, true) => Handling::Resent,
+                    (false, false) => Handling::Never,
+                };
+                self.ignored = self.take_undelivered(spot, action, attempt, failure, copy);
             }
             Input::Signal { name, id, payload, actor } => self.ignored = self.take_signal(&name, id, payload, actor)?,
             Input::Event { step, bearing, id, body, headers } => {
@@ -76,30 +81,6 @@ impl Transition<'_> {
             // It can't tell of a command that was never sent.
             return Some(Ignored::Stale);
         }
-        // Nothing else tells a copy from the event of an attempt that an operator asked for since.
-        let id: Option<Arc<str>> = id.map(Arc::from);
-        if id.as_ref().is_some_and(|id| self.saga.taken.contains(id)) {
-            return Some(Ignored::Duplicate);
-        }
-        let before = self.entries.len();
-        let ignored = self.take_news(spot, action, attempt, success, body, headers);
-        if let Some(id) = id.filter(|_| !success && self.entries.len() > before) {
-            self.record(Entry::Heard { id });
-        }
-        ignored
-    }
-
-    /// What an event says of the latest attempt of an action.
-    fn take_news(
-        &mut self,
-        spot: Spot,
-        action: Action,
-        attempt: u32,
-        success: bool,
-        body: Value,
-        headers: Value,
-    ) -> Option<Ignored> {
-        let step = spot.step;
         let answer = judge_event(self.reply(step, action), success, body, headers);
         // Nothing says which attempt it tells of. Where another word of the participant's decided, it is of an effect all the same.
         let failed = self.saga.unit(spot).and_then(|unit| match &unit.action(action).progress {
@@ -200,6 +181,11 @@ impl Transition<'_> {
                 let deadline = self.extended_deadline(spot, action);
                 self.record(Entry::Extended { spot, action, attempt, deadline });
             }
+            // A child that could not undo what it did says so of an order that was taken for lost: no older word of it is to be waited for.
+            (Progress::Scheduled { .. }, Answer::Failure(failure) | Answer::Retry(failure)) if latest && unanswered => {
+                let handling = Handling::Answered;
+                self.record(Entry::AttemptFailed { spot, action, attempt, failure, handling });
+            }
             _ if open => return Some(Ignored::Stale),
             _ => return Some(Ignored::Settled),
         }
@@ -252,31 +238,35 @@ impl Transition<'_> {
         action: Action,
         attempt: u32,
         failure: Failure,
-        delivered_before: bool,
+        copy: Handling,
     ) -> Option<Ignored> {
         let Some(unit) = self.saga.unit(spot) else { return Some(Ignored::UnknownAttempt) };
         let state = unit.action(action);
         if attempt == 0 || attempt > state.attempt {
             return Some(Ignored::UnknownAttempt);
         }
-        // A child says what became of it, whoever had its order in hand.
-        let open = action == Action::Execute
-            && is_news_of_a_hand(unit, attempt)
-            && (unit.compensate.is_untouched() || !self.runs_child(spot.step));
         // Whatever the broker says of a command that a participant said to be at, that participant had it.
         let taken = state.pending && attempt == state.attempt;
         let handling = match failure.reason {
             _ if taken => Handling::Maybe,
-            Reason::Unroutable | Reason::Expired | Reason::MaxLength if !delivered_before => Handling::Never,
+            Reason::Unroutable | Reason::Expired | Reason::MaxLength => copy,
             _ => Handling::Maybe,
         };
+        let untouched = unit.compensate.is_untouched();
+        let news = match handling {
+            // A child says what became of it, whoever had its order in hand.
+            Handling::Maybe => untouched || !self.runs_child(spot.step),
+            Handling::Resent => untouched && !state.unanswered.contains(&attempt),
+            Handling::Never | Handling::Answered => false,
+        };
+        let news = news && action == Action::Execute && is_news_of_a_hand(unit, attempt);
         if state.in_flight() && attempt == state.attempt {
             self.fail_attempt(spot, action, failure, handling);
         } else if handling == Handling::Never && state.unanswered.contains(&attempt) && !state.held.contains(&attempt) {
             self.record(Entry::NeverRan { spot, action, attempt, failure });
             self.take_up_again(spot);
             self.go_on_with(spot);
-        } else if handling == Handling::Maybe && open {
+        } else if news {
             // Somebody had it in hand, nobody knows how long. What he did may have come after the undo.
             self.record(Entry::AttemptFailed { spot, action, attempt, failure, handling });
             self.owe_again(spot);
