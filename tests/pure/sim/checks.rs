@@ -149,6 +149,11 @@ impl Checks {
         }
     }
 
+    /// Whether a saga has ended once: its key is another's then, whatever is taken up again.
+    pub(crate) fn has_ended(&self, saga: SagaId) -> bool {
+        self.ended.contains(&saga)
+    }
+
     /// Of the sagas of a definition that are under way none has the lock of another, and there are no more than may be.
     fn side_by_side(&self, definition: &Definition) -> Option<(&'static str, String)> {
         let is_under_way = |saga: &&Saga| {

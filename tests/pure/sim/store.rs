@@ -84,7 +84,7 @@ impl Line {
                     self.store.load(&[id]).now_or_never().and_then(Result::ok).is_some_and(|rows| !rows.is_empty())
                 };
                 let rivals =
-                    same.filter(|(saga, _)| there(saga.id) && (!reuses || !saga.status().is_terminal())).count();
+                    same.filter(|(saga, _)| there(saga.id) && (!reuses || !state.checks.has_ended(saga.id))).count();
                 if rivals > 1 {
                     state.checks.breach("key", format!("{rivals} sagas of {definition} have the key {key}"));
                 }

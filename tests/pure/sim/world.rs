@@ -552,7 +552,7 @@ impl State {
             false => queue.of("wait").millis(1..15),
         };
         if command.slips {
-            let again = now.plus(chance.of("again").millis(1..8_000));
+            let again = now.plus(wait).plus(chance.of("again").millis(1..8_000));
             self.plan(again, Happening::Take(Box::new(Command { deliveries: 1, slips: false, ..command.clone() })));
         }
         self.plan(now.plus(wait), Happening::Take(Box::new(command)));
