@@ -459,7 +459,7 @@ mod tests {
             let mut message = incoming(Inbox::Dead, headers);
             message.properties.message_id = Some(signer.sign(ticket));
             match read(&signer, &message, 100, SagaId(Uuid::nil())) {
-                Ok(Meaning::Saga(_, Input::Undelivered { delivered_before, .. })) => delivered_before,
+                Ok(Meaning::Saga(_, Input::Undelivered { delivered_before, resent, .. })) => delivered_before || resent,
                 other => panic!("not a dead command: {other:?}"),
             }
         };
