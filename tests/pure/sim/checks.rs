@@ -180,7 +180,13 @@ impl Checks {
         entry: &Entry,
         at: Time,
     ) -> Option<(&'static str, String)> {
+        // What an operator said in between makes it news again.
+        let by_hand = |spot: Spot| {
+            let step = definition.steps[spot.step].name.to_string();
+            self.by_hand.contains(&(saga.id.to_string(), step))
+        };
         if let Some((ticket, word)) = word_of(definition, saga.id, entry)
+            && !by_hand(ticket.spot)
             && !self.counted.insert((signer.sign(ticket), word))
         {
             let Ticket { spot, action, attempt, .. } = ticket;
