@@ -88,7 +88,7 @@ fn one_step_and_three_faults() {
 fn one_step_that_is_retried() {
     let toml = saga("", &[step("a", "retry.attempts = 2")]);
     let of = &[Fault::Crash, Fault::Again, Fault::Late, Fault::Busy, Fault::Silence, Fault::Cancel, Fault::Expiry];
-    holds(Space { faults: 3, once: true, of, ends: UNDONE_OR_NOT, seen: KILLED_AND_LATE, ..shipped(&toml) }, 70_097);
+    holds(Space { faults: 3, once: true, of, ends: UNDONE_OR_NOT, seen: KILLED_AND_LATE, ..shipped(&toml) }, 70_104);
 }
 
 #[test]

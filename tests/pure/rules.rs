@@ -1225,7 +1225,18 @@ fn of_two_copies_of_a_command_the_one_that_was_handled_counts() {
     play.comes_back("a 1", Reason::Expired, false);
     play.sends(&["a 1", "undo a 1"]);
     assert_eq!(play.saga.unit(0.into()).unwrap().execute.unanswered, [1]);
-    // A participant's own word stands.
+    // Who was too busy spoke of the copy that he had.
+    let mut play = Play::of(&once("a", ""));
+    play.retry("a 1");
+    play.is(Status::Compensated);
+    play.comes_back("a 1", Reason::DeliveryLimit, true);
+    play.sends(&["a 1", "undo a 1"]);
+    // A participant's own word stands, and an operator's.
+    let mut play = Play::of(&once("a", "on_timeout = 'suspend'"));
+    play.timer();
+    play.resolve("a", Resolution::Failed).unwrap();
+    play.comes_back("a 1", Reason::Rejected, false);
+    play.sends(&["a 1"]);
     let mut play = Play::of(&once("a", ""));
     play.failure("a 1");
     play.comes_back("a 1", Reason::Rejected, false);

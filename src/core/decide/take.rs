@@ -363,7 +363,8 @@ fn is_news_of_a_hand(unit: &Unit, attempt: u32) -> bool {
             );
             // Whoever was asked said that it was not done by then.
             let is_of_then = matches!(probe.progress, Progress::Failed { by: Some(_), .. });
-            is_a_guess || is_of_then || execute.unanswered.contains(&attempt)
+            // Who is too busy speaks for himself, and not for whoever has another copy.
+            is_a_guess || is_of_then || execute.handled || execute.unanswered.contains(&attempt)
         }
         _ => false,
     };

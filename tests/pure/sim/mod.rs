@@ -186,6 +186,9 @@ mod once {
         a_further_attempt_asked_for_something_else_under_the_same_key: 10_607;
         a_start_was_answered_with_the_saga_of_another_in_its_batch: 30_027_580;
         a_late_hand_died_after_the_undo_and_nobody_cared: 30_011_777, 30_038_625;
+        a_child_that_could_not_undo_itself_was_not_heard: 40_277_940;
+        a_copy_that_nobody_took_was_taken_for_a_hand: 40_246_951;
+        who_was_too_busy_spoke_for_whoever_had_another_copy: 50_237_211;
     }
 }
 
