@@ -153,6 +153,8 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
         Entry::Failed { spot, action, attempt, failure } => {
             if let Some(state) = action_of(saga, *spot, *action) {
                 state.handled |= *attempt > 0;
+                // Its own doubt is over, also if an operator asks for other attempts.
+                state.unanswered.retain(|unanswered| unanswered != attempt);
                 let by = (*attempt > 0).then_some(*attempt);
                 state.progress = Progress::Failed { at, failure: failure.clone(), by };
             }

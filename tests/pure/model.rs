@@ -117,7 +117,7 @@ fn a_pivot_between_two_steps() {
     let pivot = "[[steps]]\nname = 'p'\ncommand = 'p.do'\npivot = true\ncompensate = false\n".to_owned();
     let steps = [step("a", ""), pivot, step("c", "")];
     let of = &[Fault::Crash, Fault::Late, Fault::Silence, Fault::Busy, Fault::Cancel];
-    holds(Space { faults: 2, of, ends: EVERY_END, seen: KILLED_AND_LATE, ..shipped(&saga("", &steps)) }, 27_867);
+    holds(Space { faults: 2, of, ends: EVERY_END, seen: KILLED_AND_LATE, ..shipped(&saga("", &steps)) }, 27_865);
 }
 
 #[test]

@@ -1168,6 +1168,16 @@ fn a_failure_that_comes_twice_says_nothing_of_the_attempts_that_an_operator_aske
     assert_eq!((play.ignored, play.step("b")), (Some(Ignored::Stale), "running"));
     play.success("b 2");
     play.is(Status::Completed);
+    // Nor does it settle what became of those.
+    let mut play = Play::of(&(once("p", "pivot = true") + &once("b", "optional = true")));
+    play.success("p 1");
+    play.suspend();
+    play.timer();
+    play.failure("b 1");
+    play.retry_step("b").unwrap();
+    play.fresh();
+    play.failure("b 1");
+    assert_eq!((play.ignored, play.step("b")), (Some(Ignored::Stale), "running"));
     // The first word of one that was thought lost counts.
     let mut play = Play::of(&once("b", "on_timeout = 'suspend'"));
     play.timer();

@@ -131,7 +131,7 @@ impl Transition<'_> {
                 self.succeed(spot, action, attempt, reply, true);
             }
             (Progress::GivenUp { .. }, Answer::Success(reply)) => self.succeed(spot, action, attempt, reply, true),
-            (_, Answer::Failure(_)) if open && forward && counted => return Some(Ignored::Stale),
+            (_, Answer::Failure(_)) if (open || state.in_doubt()) && forward && counted => return Some(Ignored::Stale),
             // An answer that nobody can read says nothing of how it ended.
             (Progress::Running { .. }, Answer::Failure(failure))
                 if action == Action::Probe && latest && failure.reason == Reason::InvalidReply =>
