@@ -155,6 +155,7 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
                 state.handled |= *attempt > 0;
                 // Its own doubt is over, also if an operator asks for other attempts.
                 state.unanswered.retain(|unanswered| unanswered != attempt);
+                state.held.retain(|held| held != attempt);
                 let by = (*attempt > 0).then_some(*attempt);
                 state.progress = Progress::Failed { at, failure: failure.clone(), by };
             }
@@ -199,7 +200,7 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
             let mut open = false;
             if let Some(state) = action_of(saga, *spot, *action) {
                 state.unanswered.retain(|unanswered| unanswered != attempt);
-                open = !state.unanswered.is_empty();
+                open = state.may_have_been_done();
             }
             // Nothing of it is in doubt any more: there is nothing to ask.
             if *action == Action::Execute && !open {
@@ -224,6 +225,12 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
         Entry::Retried { spot, action, afresh, .. } => {
             if let Some(state) = action_of(saga, *spot, *action) {
                 state.spent = state.attempt;
+                if let Progress::Failed { failure, by: Some(done), .. } = &state.progress
+                    && failure.reason == Reason::InvalidReply
+                    && !state.held.contains(done)
+                {
+                    state.held.push(*done);
+                }
                 if *afresh {
                     state.void = state.attempt;
                     state.started_at = None;

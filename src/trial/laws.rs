@@ -110,7 +110,7 @@ fn owed(step: &Step, unit: &Unit) -> bool {
     let CompensateOn { success, in_doubt, failure } = compensate.on;
     match &unit.execute.progress {
         Progress::Succeeded { .. } => success,
-        Progress::Failed { by: None, .. } if !unit.execute.unanswered.is_empty() => in_doubt,
+        Progress::Failed { by: None, .. } if unit.execute.may_have_been_done() => in_doubt,
         // It was done; only the answer is of no use.
         Progress::Failed { failure: why, by: Some(_), .. } if why.reason == Reason::InvalidReply => success,
         Progress::Failed { .. } => failure && unit.execute.handled,

@@ -1152,6 +1152,20 @@ fn what_was_done_and_can_not_be_read_is_undone_once_however_many_attempts_say_so
 }
 
 #[test]
+fn what_was_done_and_can_not_be_read_stays_done_if_an_operator_asks_for_other_attempts() {
+    let mut play = Play::of(&once("a", "reply.schema = { required = ['id'] }"));
+    play.suspend();
+    answer(&mut play, 0, Action::Execute, 1, None, json!({ "no": "id" }));
+    play.retry_step("a").unwrap();
+    play.sends(&["a 1", "a 2"]);
+    answer(&mut play, 0, Action::Execute, 1, None, json!({ "no": "id" }));
+    assert_eq!((play.ignored, play.step("a")), (Some(Ignored::Stale), "running"), "it has had its say");
+    play.comes_back("a 2", Reason::Unroutable, false);
+    play.sends(&["undo a 1"]);
+    assert!(play.command("undo a 1").in_doubt);
+}
+
+#[test]
 fn a_probe_that_nobody_can_read_leaves_the_step_in_doubt() {
     let toml = once(
         "a",

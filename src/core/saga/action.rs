@@ -31,7 +31,8 @@ pub struct ActionState {
     /// Attempts that the participant may have handled without an answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unanswered: Vec<u32>,
-    /// Those of them that the broker says somebody had in hand. Another copy of one may come back unhandled: that changes nothing.
+    /// Attempts that somebody had in hand for certain: the broker says so, or the participant did, with an answer that nobody could read, and an
+    /// operator asked for others. Another copy of one may come back unhandled: that changes nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held: Vec<u32>,
     /// Whether a participant had its hands on it for certain: it said what came of it.
@@ -122,7 +123,12 @@ impl ActionState {
 
     /// Whether it was sent, ended without an answer, and may have been done.
     pub fn in_doubt(&self) -> bool {
-        matches!(self.progress, Progress::Failed { by: None, .. }) && !self.unanswered.is_empty()
+        matches!(self.progress, Progress::Failed { by: None, .. }) && self.may_have_been_done()
+    }
+
+    /// Whether some attempt of it may have been done, and no answer decided it.
+    pub fn may_have_been_done(&self) -> bool {
+        !self.unanswered.is_empty() || !self.held.is_empty()
     }
 
     /// Whether its last attempt, or one before, was not answered in time, and nobody knows how it ended.

@@ -217,7 +217,7 @@ impl Checks {
                     let (in_doubt, reply) = match &saga.unit(*spot)?.execute.progress {
                         Progress::Succeeded { reply, .. } => (false, Value::clone(reply)),
                         Progress::Failed { by: None, .. } => {
-                            (!saga.unit(*spot)?.execute.unanswered.is_empty(), Value::Null)
+                            (saga.unit(*spot)?.execute.may_have_been_done(), Value::Null)
                         }
                         _ => (false, Value::Null),
                     };
