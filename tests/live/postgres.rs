@@ -28,6 +28,8 @@ start() {
 kill_now() {
     # Its children hold on to its shared memory: a restart would be refused until the last one is gone.
     children=$(ps -o pid= --ppid "$pid")
+    # All at once: a child that sees its parent go would still say so to its clients.
+    kill -STOP "$pid" $children 2>/dev/null
     kill -9 "$pid" $children 2>/dev/null
     wait "$pid" 2>/dev/null
     for child in $children; do while kill -0 "$child" 2>/dev/null; do sleep 0.01; done; done
