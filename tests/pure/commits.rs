@@ -23,7 +23,7 @@ use sagad::intake::{Refusal, Start, Started};
 use sagad::store::memory::MemoryStore;
 use sagad::store::{Source, Store};
 use sagad::wire::signature::Signer;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -46,6 +46,19 @@ compensate = false
 name = 'two'
 command = 'a.two'
 compensate = false
+";
+
+/// Ends at once, unless it is to run; its key is then another's.
+const KEYED: &str = "\
+name = 'order'
+key = '{{ input.key }}'
+key_reuse = 'after_end'
+[[steps]]
+name = 'one'
+exchange = 'shop.commands'
+command = 'a.one'
+compensate = false
+when = 'input.runs'
 ";
 
 /// How long what must come may take on a busy machine.
@@ -74,11 +87,16 @@ impl Drop for Scene {
 
 impl Scene {
     async fn open() -> Scene {
+        Scene::of(ORDER).await
+    }
+
+    /// With this definition of an `order`.
+    async fn of(toml: &str) -> Scene {
         let store = MemoryStore::new(SECRET, || Time(0));
         let (gated, gate) = Gated::before(store.clone());
         let definitions = Definitions::new(PathBuf::new(), gated.clone());
-        let (definition, _) = parse(ORDER, &mut |name| Err(format!("no {name} here"))).unwrap();
-        let source = Source { toml: ORDER.to_owned(), schema: None };
+        let (definition, _) = parse(toml, &mut |name| Err(format!("no {name} here"))).unwrap();
+        let source = Source { toml: toml.to_owned(), schema: None };
         let mut folder = Folder { files: Vec::new(), definitions: [("order".into(), (definition, source))].into() };
         definitions.adopt(&mut folder).await.unwrap();
         let plan = Plan {
@@ -101,13 +119,22 @@ impl Scene {
     }
 
     fn start(&self) -> JoinHandle<Result<Started, Refusal>> {
+        self.start_with(7, json!({}), None)
+    }
+
+    fn start_with(
+        &self,
+        id: u128,
+        input: Value,
+        idempotency_key: Option<&str>,
+    ) -> JoinHandle<Result<Started, Refusal>> {
         let start = Start {
-            id: SagaId(Uuid::from_u128(7)),
+            id: SagaId(Uuid::from_u128(id)),
             definition: "order".to_owned(),
-            input: Arc::new(json!({})),
+            input: Arc::new(input),
             priority: None,
             delay: Duration::ZERO,
-            idempotency_key: None,
+            idempotency_key: idempotency_key.map(str::to_owned),
             trace: None,
             actor: "test".to_owned(),
             parent: None,
@@ -240,4 +267,28 @@ async fn a_commit_of_which_nobody_was_told_has_its_effect_once() {
     let rows = scene.store.snapshot().outbox;
     let commands = rows.iter().filter(|row| row.message.routing_key == "a.two").count();
     assert_eq!(commands, 1, "the next step's command is there, once: {rows:?}");
+}
+
+#[tokio::test]
+async fn a_start_that_is_known_is_answered_as_before_whoever_has_its_key_by_now() {
+    let mut scene = Scene::of(KEYED).await;
+    let ends = json!({ "key": "k", "runs": false });
+    let first = scene.start_with(1, ends.clone(), Some("first"));
+    soon("commit", scene.gate.next_with_sagas()).await;
+    scene.gate.say(Word::Commit);
+    let first = first.await.unwrap().unwrap();
+    assert_eq!(first.status, Status::Completed);
+    // While another commit waits, two starts come together.
+    let _other = scene.start_with(2, json!({ "key": "other", "runs": false }), None);
+    soon("commit", scene.gate.next_with_sagas()).await;
+    let next = scene.start_with(3, json!({ "key": "k", "runs": true }), Some("next"));
+    let again = scene.start_with(4, ends, Some("first"));
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    scene.gate.always(Word::Commit);
+    scene.gate.say(Word::Commit);
+    let (next, again) = (soon("answer", next).await.unwrap().unwrap(), soon("answer", again).await.unwrap().unwrap());
+    assert_ne!(next.saga, first.saga, "the key was free");
+    assert_eq!((again.saga, again.created), (first.saga, false));
 }
