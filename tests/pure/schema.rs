@@ -309,13 +309,14 @@ fn mutated(whole: &Value, place: Index, mutation: &Mutation, keys: &[String]) ->
 }
 
 /// What no schema can find: it is about other places of the file, or what a text says.
-const NOT_STRUCTURAL: [&str; 14] = [
+const NOT_STRUCTURAL: [&str; 15] = [
     "template",
     "schema",
     "schema-file",
     "unknown-step",
     "cycle",
     "not-before",
+    "one-or-many",
     "self-reference",
     "out-of-scope",
     "duplicate-name",
