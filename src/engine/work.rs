@@ -77,6 +77,11 @@ impl Work {
         Work { expected: 0, birth: Some(birth), stored_elements: Vec::new(), claims, ..known }
     }
 
+    /// Whether it began in this round.
+    pub(super) fn is_born(&self) -> bool {
+        self.birth.is_some()
+    }
+
     /// Takes over what was decided.
     pub(super) fn take(
         &mut self,

@@ -191,6 +191,7 @@ mod once {
         who_was_too_busy_spoke_for_whoever_had_another_copy: 50_237_211;
         a_failure_told_again_settled_what_became_of_a_later_attempt: 60_141_896;
         what_could_not_be_read_was_forgotten_when_an_operator_asked_again: 70_007_602, 70_027_422;
+        two_starts_with_a_key_in_a_batch_were_decided_for_ever: 80_541_070;
     }
 }
 
