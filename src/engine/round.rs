@@ -328,14 +328,11 @@ impl Round {
         for claim in wanted {
             match self.held.get(&claim).copied() {
                 None => claims.push((claim, None)),
-                // One that began and ended in this very round has yet to be committed, and the claim with it.
-                Some((holder, status))
-                    if may_take_over(&pinned.definition, &claim, status)
-                        && self.sagas.get(&holder).is_some_and(Work::is_born) =>
-                {
-                    return Outcome::Undecided(holder);
-                }
                 Some((holder, status)) if may_take_over(&pinned.definition, &claim, status) => {
+                    // One that began and ended in this very round has yet to be committed, and the claim with it.
+                    if self.sagas.get(&holder).is_some_and(Work::is_born) {
+                        return Outcome::Undecided(holder);
+                    }
                     claims.push((claim, Some(holder)));
                 }
                 Some((holder, _)) if claim.kind == ClaimKind::Lock => {

@@ -114,7 +114,6 @@ impl<'a> Transition<'a> {
             Ok(input) => input,
             Err(error) => return self.fail_template(spot, action, "input", &error),
         };
-        let asked = input.clone();
         let ask = Ask::Start {
             definition: child.definition.clone(),
             input,
@@ -123,15 +122,20 @@ impl<'a> Transition<'a> {
             priority: self.saga.priority,
             trace: self.saga.trace.clone(),
         };
-        self.order_child(spot, action, ask, &asked);
+        self.order_child(spot, action, ask);
     }
 
     fn undo_child(&mut self, spot: Spot) {
-        self.order_child(spot, Action::Compensate, Ask::Undo, &Value::Null);
+        self.order_child(spot, Action::Compensate, Ask::Undo);
     }
 
-    fn order_child(&mut self, spot: Spot, action: Action, ask: Ask, asked: &Value) {
+    fn order_child(&mut self, spot: Spot, action: Action, ask: Ask) {
         let ticket = self.next(spot, action);
+        let nothing = Value::Null;
+        let asked = match &ask {
+            Ask::Start { input, .. } => input,
+            Ask::Undo => &nothing,
+        };
         self.record_sent(ticket, Some(self.now.plus(TAKEN_UP)), asked);
         if let Some(child) = self.child_of(spot) {
             self.effects.push(Effect::Child(ChildOrder { ticket, child, ask }));
