@@ -21,17 +21,20 @@ use sagad::wire::signature::Signer;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::form;
 use super::world::{Unit, unit_of};
 
 /// The guarantees that are checked here, beside those of [`sagad::trial::laws`]; each is of docs/guarantees.md.
-pub(crate) const LAWS: [&str; 21] = [
+pub(crate) const LAWS: [&str; 23] = [
     "committed-before-sent",
     "acknowledged-after-commit",
     "acknowledged-once",
+    "well-formed",
     "one-key",
     "answers-are-given",
     "first-decides",
     "on-time",
+    "deadline",
     "attempts",
     "same-body",
     "undo-knows",
@@ -130,6 +133,10 @@ impl Checks {
             if let Some((law, message)) = self.of_entry(signer, &pinned.definition, &saga, entry, at) {
                 self.breach(law, format!("{}: {message}", write.id));
             }
+        }
+        let of_a_deadline = |entry: &Entry| matches!(entry, Entry::Compensating { error, .. } if error.failure.reason == Reason::Deadline);
+        if let Some(spot) = in_flight(&after).filter(|_| entries.iter().any(of_a_deadline)) {
+            self.breach("deadline", format!("{}: {spot} is in flight after the deadline, and not in doubt", write.id));
         }
         let turn = Turn { at, entries, sent: Vec::new() };
         if turn.entries.is_empty() {
@@ -255,8 +262,14 @@ impl Checks {
                 };
                 // A child is told at once when its parent turns round.
                 let early = early && !matches!(definition.steps[spot.step].execute, Execute::Saga(_));
-                if early && failure.reason == Reason::Timeout {
-                    return Some(("on-time", format!("attempt {attempt} of {spot} times out before its time")));
+                let over = saga.deadline.is_some_and(|deadline| deadline <= at);
+                let said = *handling == Handling::Answered || failure.reason.is_of_a_dead_letter();
+                if early && !said && !(failure.reason == Reason::Deadline && over) {
+                    let why = failure.reason.as_str();
+                    return Some((
+                        "on-time",
+                        format!("attempt {attempt} of {spot} is given up before its time: {why}"),
+                    ));
                 }
                 let answered = *handling == Handling::Answered;
                 // An undo that is refused is tried again.
@@ -349,6 +362,12 @@ impl Checks {
             ));
         }
         let round = state.flatten().map_or(0, |state| state.round);
+        let is_command = message.mandatory && !message.exchange.is_empty();
+        if let Some((saga, pinned)) = self.sagas.get(&saga).filter(|_| is_command)
+            && let Some(flaw) = form::flaw(saga, &pinned.definition, ticket, message)
+        {
+            return Some(("well-formed", format!("attempt {attempt} of {} {spot}: {flaw}", action.as_str())));
+        }
         if let Some(breach) = self.says(message, action) {
             return Some(breach);
         }
@@ -526,6 +545,11 @@ fn word_of(definition: &Definition, saga: SagaId, entry: &Entry) -> Option<(Tick
     let announced = step.command().is_some_and(|command| command.reply.success.is_some());
     let told = *attempt > 0 && !announced && !matches!(step.execute, Execute::Saga(_));
     told.then_some((Ticket { saga, spot: *spot, action: *action, attempt: *attempt }, word))
+}
+
+/// A unit whose execute is in flight.
+fn in_flight(saga: &Saga) -> Option<Spot> {
+    units(saga).find(|(_, unit)| unit.execute.in_flight()).map(|(spot, _)| spot)
 }
 
 fn is_decided(state: &ActionState) -> bool {

@@ -11,6 +11,7 @@
 mod chance;
 mod checks;
 mod daemon;
+mod form;
 mod mutants;
 mod plan;
 mod run;

@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use sagad::core::answer::Outcome;
 use sagad::core::apply::apply;
 use sagad::core::decide::{Decide, Decision, Ignored, decide};
-use sagad::core::definition::{Compensate, Definition, Undo};
+use sagad::core::definition::{Compensate, Definition, Execute, Undo};
+use sagad::core::entry::{Entry, Handling};
 use sagad::core::id::{Action, Spot};
-use sagad::core::input::{Forbidden, Input};
+use sagad::core::input::{Forbidden, Input, Order};
 use sagad::core::parse::parse;
-use sagad::core::saga::{Progress, Saga};
+use sagad::core::saga::{Failure, Phase, Progress, Reason, Saga};
 use sagad::core::time::Time;
 use sagad::trial::stage::units;
 
@@ -31,10 +32,13 @@ pub(crate) enum Mutant {
     RendersAnew,
     GivesUpEarly,
     DropsSignals,
+    LetsCommandsLive,
+    WaitsBeyondDeadlines,
+    WaitsForNobody,
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Mutant; 14] = [
+    pub(crate) const ALL: [Mutant; 17] = [
         Mutant::AcknowledgesBeforeCommit,
         Mutant::ForgetsTheOutbox,
         Mutant::IgnoresTheVersion,
@@ -49,6 +53,9 @@ impl Mutant {
         Mutant::RendersAnew,
         Mutant::GivesUpEarly,
         Mutant::DropsSignals,
+        Mutant::LetsCommandsLive,
+        Mutant::WaitsBeyondDeadlines,
+        Mutant::WaitsForNobody,
     ];
 
     /// The laws by which it may be found.
@@ -70,6 +77,9 @@ impl Mutant {
             Mutant::RendersAnew => &["same-body", "undo-knows"],
             Mutant::GivesUpEarly => &["attempts"],
             Mutant::DropsSignals => &["signals"],
+            Mutant::LetsCommandsLive => &["well-formed"],
+            Mutant::WaitsBeyondDeadlines => &["deadline"],
+            Mutant::WaitsForNobody => &["on-time"],
         }
     }
 }
@@ -78,12 +88,14 @@ impl Mutant {
 pub(crate) fn decides(mutant: Option<Mutant>) -> Decide {
     match mutant {
         Some(Mutant::IgnoresLateSuccesses) => ignores_late_successes,
-        Some(Mutant::UndoesInAnyOrder | Mutant::GivesUpEarly) => misreads,
+        Some(Mutant::UndoesInAnyOrder | Mutant::GivesUpEarly | Mutant::LetsCommandsLive) => misreads,
         Some(Mutant::ConfusesAttempts) => confuses_attempts,
         Some(Mutant::TrustsWakeUps) => trusts_wake_ups,
         Some(Mutant::AppliesDuplicates) => applies_duplicates,
         Some(Mutant::RendersAnew) => renders_anew,
         Some(Mutant::DropsSignals) => drops_signals,
+        Some(Mutant::WaitsBeyondDeadlines) => waits_beyond_deadlines,
+        Some(Mutant::WaitsForNobody) => waits_for_nobody,
         _ => decide,
     }
 }
@@ -117,6 +129,11 @@ pub(crate) fn misread(mutant: Option<Mutant>, toml: &str) {
             Some(Mutant::GivesUpEarly) => {
                 if let Some(Compensate { undo: Undo::Command(command), .. }) = &mut step.compensate {
                     command.retry.attempts = command.retry.attempts.div_ceil(2);
+                }
+            }
+            Some(Mutant::LetsCommandsLive) => {
+                if let Execute::Command(command) = &mut step.execute {
+                    command.command.expires = false;
                 }
             }
             _ => return,
@@ -199,4 +216,45 @@ fn drops_signals(definition: &Definition, saga: &Saga, input: Input, now: Time) 
         }),
         input => decide(definition, saga, input, now),
     }
+}
+
+/// Turns round at the deadline as if an operator had cancelled: what is in flight is waited for.
+fn waits_beyond_deadlines(
+    definition: &Definition,
+    saga: &Saga,
+    input: Input,
+    now: Time,
+) -> Result<Decision, Forbidden> {
+    let mut mistaken = saga.clone();
+    let passed = saga.phase == Phase::Running && saga.deadline.is_some_and(|deadline| deadline <= now);
+    if !passed || !matches!(input, Input::Tick) {
+        return decide(definition, saga, input, now);
+    }
+    mistaken.deadline = None;
+    let cancel = Input::Operator { actor: "nobody".into(), order: Order::Cancel { reason: None } };
+    let mut decision = decide(definition, &mistaken, cancel, now)?;
+    for entry in &mut decision.entries {
+        if let Entry::Compensating { error, .. } = entry {
+            error.failure.reason = Reason::Deadline;
+        }
+    }
+    Ok(journaled(saga, decision, now))
+}
+
+/// Gives up what is in flight as soon as the saga turns round.
+fn waits_for_nobody(definition: &Definition, saga: &Saga, input: Input, now: Time) -> Result<Decision, Forbidden> {
+    let mut decision = decide(definition, saga, input, now)?;
+    if saga.phase != Phase::Running || decision.saga.phase != Phase::Compensating {
+        return Ok(decision);
+    }
+    for (spot, unit) in units(&decision.saga.clone()) {
+        if unit.execute.in_flight() {
+            let (action, attempt) = (Action::Execute, unit.execute.attempt);
+            let failure = Failure::new(Reason::Cancelled, "nobody waits for it");
+            let failed = Entry::AttemptFailed { spot, action, attempt, failure, handling: Handling::Maybe };
+            apply(&mut decision.saga, &failed, now);
+            decision.entries.push(failed);
+        }
+    }
+    Ok(decision)
 }

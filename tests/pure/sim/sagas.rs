@@ -13,6 +13,7 @@ pub(crate) struct SagaPlan {
     key_reuse: &'static str,
     keyless: bool,
     retention: Option<&'static str>,
+    priority: Option<u64>,
     /// Changed by a reload: another revision of the same.
     pub(crate) edition: u32,
 }
@@ -42,6 +43,19 @@ pub(crate) struct StepPlan {
     answers: Answers,
     /// Passes on how the step before it went, and its undo what came of that.
     looks_back: bool,
+    /// Its command dies in a queue that nobody empties.
+    expires: bool,
+    urgency: Urgency,
+}
+
+/// How urgent a step's commands are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Urgency {
+    /// As its saga.
+    Silent,
+    Fixed(u64),
+    /// By a template.
+    Computed,
 }
 
 /// How whoever does a step says what came of it.
@@ -107,7 +121,8 @@ impl SagaPlan {
             }
         }
         let goes_on = often("goes on", 250);
-        SagaPlan { name, steps, deadline, goes_on, gate, key_reuse, keyless, retention, edition: 1 }
+        let priority = often("priority", 200).then(|| chance.of("how urgent").below(10));
+        SagaPlan { name, steps, deadline, goes_on, gate, key_reuse, keyless, retention, priority, edition: 1 }
     }
 
     /// Whether ended sagas of it are deleted while the run goes on.
@@ -159,6 +174,7 @@ impl SagaPlan {
             true => format!("key = '{{{{ input.key }}}}'\nkey_reuse = '{}'\n", self.key_reuse),
             false => String::new(),
         };
+        let priority = self.priority.map_or(String::new(), |it| format!("priority = {it}\n"));
         // A child is begun by its parent alone.
         let start = match self.name.as_str() {
             "child" => String::new(),
@@ -166,7 +182,7 @@ impl SagaPlan {
         };
         let steps: String = self.steps.iter().map(|step| step.toml(&self.steps, self)).collect();
         format!(
-            "name = '{}'\ndescription = 'edition {}'\n{key}{deadline}{gate}{retention}events = 'step'\n\
+            "name = '{}'\ndescription = 'edition {}'\n{key}{deadline}{gate}{retention}{priority}events = 'step'\n\
              on_compensation_failure = '{policy}'\n[defaults]\nexchange = 'e'\n\
              retry = {{ initial = '1s', factor = 2.0, max = '5s', jitter = 0.3 }}\n{start}{steps}",
             self.name, self.edition
@@ -202,6 +218,7 @@ impl SagaPlan {
         with(self.goes_on, &|saga| saga.goes_on = false);
         with(self.gate != Gate::Open, &|saga| saga.gate = Gate::Open);
         with(self.retention.is_some(), &|saga| saga.retention = None);
+        with(self.priority.is_some(), &|saga| saga.priority = None);
         with(self.key_reuse != "never", &|saga| saga.key_reuse = "never");
         smaller
     }
@@ -240,6 +257,12 @@ impl StepPlan {
             foreach: often("foreach", 130)
                 .then(|| (chance.of("elements").below(4), chance.of("parallel").within(1..3))),
             looks_back: often("looks back", 300),
+            expires: !often("stays", 100),
+            urgency: chance.of("urgency").weighted(&[
+                (8, Urgency::Silent),
+                (1, Urgency::Fixed(chance.of("priority").below(10))),
+                (1, Urgency::Computed),
+            ]),
             answers: match kind {
                 // Its events are its answers.
                 Kind::Announced => Answers::Word,
@@ -279,6 +302,15 @@ impl StepPlan {
             self.is_command(),
             format!("timeout = '{}s'\nretry.attempts = {}", self.timeout + u64::from(of.edition), self.attempts),
         );
+        line(self.is_command() && !self.expires, "expires = false".into());
+        let sends = self.is_command() || self.kind == Kind::Publish;
+        match self.urgency {
+            Urgency::Silent => {}
+            Urgency::Fixed(priority) => line(sends, format!("priority = {priority}")),
+            Urgency::Computed => {
+                line(sends, "priority = '{{ 3 if input.yes else 4 }}'\nheaders.of = '{{ saga.id }}'".into())
+            }
+        }
         line(matches!(self.kind, Kind::Signal(true) | Kind::Event(true)), "timeout = '9s'".into());
         line(
             self.kind == Kind::Probe,
@@ -317,6 +349,7 @@ impl StepPlan {
             let replies = if listed { "replies" } else { "reply" };
             line(true, format!("body.before = '{{{{ steps.s{}.{replies} }}}}'", first.name));
             line(self.looks_back, format!("body.status = '{{{{ steps.s{}.status }}}}'", first.name));
+            line(self.looks_back, format!("headers.status = '{{{{ steps.s{}.status }}}}'", first.name));
         }
         match (self.kind, self.undo) {
             (Kind::Sleep, _) => {}
@@ -329,6 +362,7 @@ impl StepPlan {
                     line(true, format!("compensate.body.status = '{{{{ steps.s{}.status }}}}'", first.name));
                 }
                 line(true, format!("compensate.retry.attempts = {}", self.undo_attempts));
+                line(kind != Kind::Saga && self.urgency != Urgency::Silent, "compensate.priority = 2".into());
                 line(undo == Undo::Always, "compensate.on = ['success', 'in_doubt', 'failure']".into());
             }
         }
@@ -348,6 +382,8 @@ impl StepPlan {
         with(self.foreach.is_some(), &|step| step.foreach = None);
         with(self.answers != Answers::Word, &|step| step.answers = Answers::Word);
         with(self.looks_back, &|step| step.looks_back = false);
+        with(!self.expires, &|step| step.expires = true);
+        with(self.urgency != Urgency::Silent, &|step| step.urgency = Urgency::Silent);
         with(self.when.is_some(), &|step| step.when = None);
         with(self.delay, &|step| step.delay = false);
         with(self.optional, &|step| step.optional = false);
