@@ -22,7 +22,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::form;
-use super::world::{Unit, unit_of};
+use super::participants::{Unit, unit_of};
 
 /// The guarantees that are checked here, beside those of [`sagad::trial::laws`]; each is of docs/guarantees.md.
 pub(crate) const LAWS: [&str; 23] = [

@@ -13,6 +13,7 @@ mod checks;
 mod daemon;
 mod form;
 mod mutants;
+mod participants;
 mod plan;
 mod run;
 mod sagas;
