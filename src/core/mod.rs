@@ -17,6 +17,7 @@ pub mod diagnostic;
 pub mod entry;
 pub mod id;
 pub mod input;
+pub mod number;
 pub mod parse;
 pub mod retry;
 pub mod saga;
