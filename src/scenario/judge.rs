@@ -8,6 +8,7 @@ use super::play::Record;
 use super::{ExpectedCommand, Scenario};
 use crate::core::definition::Definition;
 use crate::core::id::Action;
+use crate::core::number::same_decimal;
 use crate::core::saga::{Phase, Saga};
 use crate::core::time::Time;
 use crate::trial::stage::START;
@@ -187,7 +188,7 @@ fn lacking(what: &str, expected: &Value, actual: &Value) -> Option<String> {
             let mut pairs = items.iter().zip(actual).enumerate();
             pairs.find_map(|(nth, (expected, actual))| lacking(&format!("{what}[{nth}]"), expected, actual))
         }
-        (Value::Number(a), Value::Number(b)) if a.as_f64() == b.as_f64() && a.as_f64().is_some() => None,
+        (Value::Number(a), Value::Number(b)) if same_decimal(a.as_str(), b.as_str()) => None,
         _ if expected == actual => None,
         _ => Some(differ(what, &expected.to_string(), &actual.to_string())),
     }

@@ -239,6 +239,22 @@ fn what_goes_otherwise_is_shown_beside_what_was_expected() {
     assert!(differs("expect.effects = ['a']").contains("a, b"));
 }
 
+/// Beyond 2^53 not every integer is a double.
+#[test]
+fn numbers_are_compared_by_their_digits() {
+    let scenario = |is: &str, expected: &str| {
+        format!(
+            "replies.a = {{ success = {{ id = {is} }} }}\n\
+             expect.commands = ['a.do', {{ command = 'b.do', body.of = {expected} }}]\n"
+        )
+    };
+    let body = differs(&scenario("9007199254740993", "9007199254740992"));
+    assert_eq!(body, "commands[1] (b.do) body.of\n    expected  9007199254740992\n    is        9007199254740993");
+    for (is, expected) in [("9007199254740993", "9007199254740993"), ("1", "1.0"), ("2.50", "2.5")] {
+        pass(&format!("saga = 'two'\n[[scenario]]\nname = 'it'\n{}", scenario(is, expected)));
+    }
+}
+
 #[test]
 fn the_command_tells_what_happened() {
     let folder = Folder::of("saga = 'two'\n[[scenario]]\nname = 'wrong'\nexpect.status = 'failed'\n");
