@@ -7,6 +7,7 @@ use lapin::types::{AMQPValue, DecimalValue, FieldArray, FieldTable, LongString, 
 use serde_json::{Map, Number, Value};
 
 use crate::broker::message::{Inbox, Incoming, Outgoing, Properties};
+use crate::core::number::same_decimal;
 use crate::core::time::Time;
 use crate::json::harmless_key;
 
@@ -79,13 +80,13 @@ fn amqp_value(value: &Value) -> Result<AMQPValue, String> {
     })
 }
 
-/// A number never changes its value on the way: what is no 64-bit integer and no double goes as its digits.
+/// A number never changes its value on the way: what is no 64-bit integer, and has more digits than a double keeps, goes as its digits.
 fn amqp_number(number: &Number) -> AMQPValue {
-    let text = number.to_string();
+    let text = number.as_str();
     let whole = !text.contains(['.', 'e', 'E']);
     match (number.as_i64(), number.as_f64()) {
         (Some(integer), _) => AMQPValue::LongLongInt(integer),
-        (None, Some(float)) if !whole && float.is_finite() => AMQPValue::Double(float),
+        (None, Some(float)) if !whole && same_decimal(text, &format!("{float:e}")) => AMQPValue::Double(float),
         _ => AMQPValue::LongString(text.into()),
     }
 }
@@ -362,6 +363,9 @@ mod tests {
         assert_eq!(sent("9223372036854775807"), AMQPValue::LongLongInt(i64::MAX));
         assert_eq!(sent("9223372036854775808"), AMQPValue::LongString("9223372036854775808".into()));
         assert_eq!(sent("2.5"), AMQPValue::Double(2.5));
+        assert_eq!(sent("0.10"), AMQPValue::Double(0.1));
+        let long = "0.1000000000000000055511151231257827";
+        assert_eq!(sent(long), AMQPValue::LongString(long.into()), "the double 0.1 is written with fewer digits");
         assert_eq!(sent("1e999"), AMQPValue::LongString("1e+999".into()));
     }
 
