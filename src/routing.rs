@@ -91,9 +91,11 @@ fn check(
     }
 }
 
-/// Whether the configuration declares other exchanges. RabbitMQ has some that nobody needs to.
+/// Whether the configuration declares other exchanges, and does not speak of this one. RabbitMQ has some that nobody needs to declare.
 fn is_undeclared(plan: &TopologyPlan, exchange: &str) -> bool {
-    let known = plan.exchanges.iter().any(|declared| declared.name == exchange);
+    let declared = plan.exchanges.iter().any(|declared| declared.name == exchange);
+    // Somebody else declares what is only bound: a misspelt one stops the start.
+    let known = declared || plan.bindings.iter().any(|binding| binding.source == exchange);
     !plan.configured_exchanges().is_empty() && !known && !exchange.is_empty() && !exchange.starts_with("amq.")
 }
 

@@ -179,6 +179,21 @@ fn every_problem_of_one_definition_has_its_place_and_its_code() {
     }
 }
 
+/// Whoever binds a queue to an exchange knows of it, and somebody else declares it.
+#[test]
+fn an_exchange_that_a_declared_queue_is_bound_to_is_known() {
+    let topology = format!(
+        "{TOPOLOGY}[[topology.queues]]\nname = \"theirs\"\nbind = [{{ exchange = \"partner\", routing_key = \"their.#\" }}]\n"
+    );
+    let of = |exchange: &str, command: &str| {
+        let step = format!("[[steps]]\nname = 'a'\ncommand = '{command}'\nexchange = '{exchange}'\n");
+        found_with(&topology, &[("a.toml", whole("a", &step).as_bytes())])
+    };
+    assert!(of("partner", "their.pay").is_empty());
+    assert!(of("partner", "our.pay").is_empty(), "others may have bound queues to it");
+    assert_eq!(of("partners", "their.pay"), ["a 7:11 no-receiver 'their.pay'"]);
+}
+
 #[test]
 fn what_templates_read_is_held_against_the_schema_of_the_input() {
     const SCHEMA: &str = "input = { type = 'object', properties = { name = { type = 'string' }, n = { type = 'integer' }, \
