@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Access, Api, BindError, Server, router, starting};
 use crate::broker::amqp::{Amqp, BrokerMisconfigured, Stop};
-use crate::broker::listening;
+use crate::broker::listening::{self, Listener};
 use crate::broker::names::Names;
 use crate::broker::topology::TopologyPlan;
 use crate::clock;
@@ -83,25 +83,22 @@ impl ServeError {
 pub async fn serve(config: Config) -> Result<(), ServeError> {
     let signal = |kind| signal(kind).map_err(|error| ServeError::Process(format!("can't listen for signals: {error}")));
     let (terminate, interrupt) = (&mut signal(SignalKind::terminate())?, &mut signal(SignalKind::interrupt())?);
+    // From the start: until somebody listens for it, it ends the process.
+    let hangup = signal(SignalKind::hangup())?;
     let plan = TopologyPlan::new(&config.broker, &config.topology).map_err(ServeError::Topology)?;
     let metrics = Metrics::install().map_err(|error| ServeError::Process(error.to_string()))?;
     let server = Server::bind(&config.http).await?;
     let health = Health::new();
     let opened = CancellationToken::new();
-    let store = tokio::select! {
-        store = open(&config, &health) => store?,
+    let (listener, listening) = listening::channel();
+    let Ground { store, signer, definitions } = tokio::select! {
+        ground = prepare(&config, &plan, listener, &health) => ground?,
         () = server.preview(starting(health.clone()), opened.clone()) => return Err(ServeError::Died("the HTTP listener")),
         () = stopped(terminate, interrupt) => return Ok(()),
     };
     // Connections of the preview close, so that nobody goes on asking it.
     opened.cancel();
     health.up(Part::Store);
-    let signer = Signer::new(&store.secret().await?);
-    let (listener, listening) = listening::channel();
-    let definitions = Definitions::new(config.definitions.path.clone(), store.clone());
-    let definitions = definitions.checked_against(plan.clone()).heard_by(listener).alone(alone(&config));
-    let definitions = Arc::new(definitions);
-    load(&definitions).await?;
 
     let names = Names::new(config.broker.prefix.clone());
     let stop = Stop::default();
@@ -158,8 +155,8 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         upkeep.run_until_cancelled(metrics.upkeep()).await;
         ("the upkeep of the metrics", Ok(()))
     });
-    let reload = watch::run(definitions, config.definitions.watch, stopping.clone());
-    tasks.spawn(async move { ("the watcher of definitions", reload.await.map_err(ServeError::Process)) });
+    let reload = watch::run(definitions, config.definitions.watch, hangup, stopping.clone());
+    tasks.spawn(async move { ("the watcher of definitions", done(reload).await) });
     tracing::info!(%address, "sagad is up");
 
     let outcome = tokio::select! {
@@ -204,25 +201,44 @@ fn alone(config: &Config) -> bool {
     config.store.url.starts_with("sqlite:")
 }
 
-/// Opens the store; a database that can't be reached is waited for.
-async fn open(config: &Config, health: &Health) -> Result<SqlStore, ServeError> {
+/// What there has to be before anything runs.
+struct Ground {
+    store: SqlStore,
+    signer: Signer,
+    definitions: Arc<Definitions<SqlStore>>,
+}
+
+/// Opens the store and loads the definitions; a database that is away, or goes away in between, is waited for.
+async fn prepare(
+    config: &Config,
+    plan: &TopologyPlan,
+    listener: Listener,
+    health: &Health,
+) -> Result<Ground, ServeError> {
     let opening = Opening { migrate: config.store.migrate_on_start, exclusive: true };
+    let store = patiently(health, async || Ok(SqlStore::connect(&config.store.url, opening).await?)).await?;
+    if alone(config) {
+        // Nobody else can be publishing these rows: no lease needs to run out first.
+        patiently(health, async || Ok(store.release_outbox().await?)).await?;
+    }
+    let signer = Signer::new(&patiently(health, async || Ok(store.secret().await?)).await?);
+    let definitions = Definitions::new(config.definitions.path.clone(), store.clone());
+    let definitions = definitions.checked_against(plan.clone()).heard_by(listener).alone(alone(config));
+    patiently(health, async || load(&definitions).await).await?;
+    Ok(Ground { store, signer, definitions: Arc::new(definitions) })
+}
+
+/// Does what needs the database, again while that is not available.
+async fn patiently<T>(health: &Health, work: impl AsyncFn() -> Result<T, ServeError>) -> Result<T, ServeError> {
     loop {
-        let store = match SqlStore::connect(&config.store.url, opening).await {
-            Ok(store) => store,
-            Err(OpenError::Store(StoreError::Unavailable(why))) => {
-                health.down(Part::Store, &why);
-                tracing::error!(%why, "the database can't be reached; waiting for it");
-                tokio::time::sleep(OPEN_PAUSE).await;
-                continue;
-            }
-            Err(error) => return Err(error.into()),
+        let why = match work().await {
+            Err(ServeError::Open(OpenError::Store(StoreError::Unavailable(why)))) => why,
+            Err(ServeError::Store(StoreError::Unavailable(why))) => why,
+            outcome => return outcome,
         };
-        if alone(config) {
-            // Nobody else can be publishing these rows: no lease needs to run out first.
-            store.release_outbox().await?;
-        }
-        return Ok(store);
+        health.down(Part::Store, &why);
+        tracing::error!(%why, "the database is not available; waiting for it");
+        tokio::time::sleep(OPEN_PAUSE).await;
     }
 }
 
@@ -236,5 +252,33 @@ async fn load(definitions: &Definitions<SqlStore>) -> Result<(), ServeError> {
         Err(LoadError::Files(folder)) => Err(ServeError::Definitions(watch::summary(&folder))),
         Err(LoadError::Unheard(conflicts)) => Err(BrokerMisconfigured::Topology(conflicts).into()),
         Err(LoadError::Store(error)) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_database_that_is_not_available_is_waited_for() {
+        let (health, tries) = (Health::new(), Cell::new(0));
+        let away = || StoreError::Unavailable("gone fishing".to_owned());
+        let third = patiently(&health, async || {
+            tries.set(tries.get() + 1);
+            match tries.get() {
+                1 => Err(ServeError::Open(OpenError::Store(away()))),
+                2 => Err(ServeError::Store(away())),
+                nth => Ok(nth),
+            }
+        });
+        assert_eq!(third.await.ok(), Some(3));
+        let refused = patiently(&health, async || {
+            tries.set(tries.get() + 1);
+            Err::<(), _>(ServeError::Store(StoreError::Refused("no".to_owned())))
+        });
+        assert!(matches!(refused.await, Err(ServeError::Store(StoreError::Refused(_)))));
+        assert_eq!(tries.get(), 4);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{RecursiveMode, Watcher};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -15,16 +15,13 @@ use crate::store::Store;
 /// Editors write a file in several steps, deployments several files: what comes so close together is one change.
 const QUIET: Duration = Duration::from_millis(200);
 
-/// Reloads until `stop`.
-///
-/// # Errors
-/// Signals can't be listened for; for a person.
+/// Reloads until `stop`; `hangup` is SIGHUP.
 pub(super) async fn run<S: Store>(
     definitions: Arc<Definitions<S>>,
     watch: bool,
+    mut hangup: Signal,
     stop: CancellationToken,
-) -> Result<(), String> {
-    let mut hangup = signal(SignalKind::hangup()).map_err(|error| format!("can't listen for SIGHUP: {error}"))?;
+) {
     let (changed, mut changes) = mpsc::channel(1);
     let keep_alive = changed.clone();
     let mut watcher = None;
@@ -46,7 +43,6 @@ pub(super) async fn run<S: Store>(
         reload(&definitions).await;
     }
     drop((watcher, keep_alive));
-    Ok(())
 }
 
 fn begin<S: Store>(

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use sqlx::{Connection, Executor, PgConnection};
+
 use super::Trial;
 use super::verdict::verify_everything;
 use crate::daemon::Site;
@@ -56,6 +58,8 @@ async fn a_daemon_waits_for_its_database_at_the_start() {
     let answer = daemon.until("it waits", Duration::from_secs(20), |status, body| status == 503 && waits(body)).await;
     assert_eq!(daemon.get("/healthz").await.0, 200);
     assert!(answer["checks"]["database"]["reason"].is_string(), "{answer}");
+    // There is nothing to reload yet.
+    daemon.signal("HUP");
     cluster.restart();
     daemon.ready().await;
     let load = trial.load(20);
@@ -65,4 +69,28 @@ async fn a_daemon_waits_for_its_database_at_the_start() {
     }
     let started = load.stop().await;
     verify_everything(&trial, vec![daemon], &started, 0).await;
+}
+
+/// So does one whose database goes away when it is half way up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_waits_for_a_database_that_goes_away_during_the_start() {
+    let mut cluster = Cluster::start();
+    let node = rabbitmq::own().await.control();
+    let trial = Trial::at(node.clone(), Site::new(&node.url(), Some(&cluster.url("postgres"))), None);
+    drop(trial.site.start().await);
+    // It gets in, and no further than this.
+    let mut other = PgConnection::connect(trial.site.store()).await.expect("the database");
+    other.execute("BEGIN; LOCK TABLE secrets IN ACCESS EXCLUSIVE MODE").await.expect("a lock");
+    let mut daemon = trial.site.spawn();
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut other).await.expect("a count") == 0 {
+        assert_eq!(daemon.exited(), None, "it waits for the lock");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    cluster.kill();
+    let waits = |body: &serde_json::Value| body["checks"]["database"]["reason"].is_string();
+    daemon.until("it waits", Duration::from_secs(20), |status, body| status == 503 && waits(body)).await;
+    daemon.signal("HUP");
+    cluster.restart();
+    daemon.ready().await;
 }
