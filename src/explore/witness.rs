@@ -125,7 +125,8 @@ impl Witness {
             let sent = self.sent_at.keys().filter(|(of, by, _)| (*of, *by) == (spot, action)).count();
             list.resize(sent.max(list.len()), "\"none\"");
             let name = &definition.steps[spot.step].name;
-            let _ = writeln!(text, "replies.{name}.{} = [{}]", action.as_str(), list.join(", "));
+            let element = spot.item.map(|item| format!(".items.{item}")).unwrap_or_default();
+            let _ = writeln!(text, "replies.{name}{element}.{} = [{}]", action.as_str(), list.join(", "));
         }
         if !self.happens.is_empty() {
             let _ = writeln!(text, "happens = [{}]", self.happens.join(", "));

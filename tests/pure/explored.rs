@@ -156,6 +156,28 @@ fn a_template_that_fails_only_in_doubt_is_found() {
     assert_eq!(violation.law, "template", "{violation:#?}");
 }
 
+/// What one element comes to is not said of the others.
+#[test]
+fn the_elements_of_a_list_each_have_a_say_in_the_way() {
+    let each = "\
+name = 'list'
+timeout = '10m'
+defaults = { exchange = 'e', timeout = '10s', retry = { attempts = 2 } }
+[[steps]]
+name = 'each'
+foreach = '{{ input.items }}'
+command = 'each.do'
+compensate = { command = 'each.undo', body.id = \"{{ 1 // 0 if item == 2 and steps.each.status == 'in_doubt' else item }}\" }
+[[steps]]
+name = 'b'
+command = 'b.do'
+";
+    let violation = breach(each, SHIPPED);
+    assert_eq!(violation.law, "template", "{violation:#?}");
+    let said = |element: &str| violation.scenario.contains(&format!("\nreplies.each.items.{element}.execute = ["));
+    assert!(said("0") && said("1"), "{}", violation.scenario);
+}
+
 #[test]
 fn what_was_published_or_waited_for_may_have_an_undo() {
     let undo = |name: &str| format!("compensate.command = '{name}.undo'\n");
