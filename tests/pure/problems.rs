@@ -203,11 +203,11 @@ fn what_templates_read_is_held_against_the_schema_of_the_input() {
     let cases: &[(&str, &[&str])] = &[
         ("body = '{{ input.nmae }}'", &["a 9:12 unknown-input input.nmae"]),
         ("body = '{{ input.elsewhere }}'", &[]),
-        ("body = '{{ input.name.first }}'", &["a 9:12 input-type input.name.first"]),
+        ("body = '{{ input.name.first }}'", &["a 9:12 !input-type input.name.first"]),
         ("body = '{{ input.tags.first }}'", &["a 9:12 input-type input.tags.first"]),
-        ("body = '{{ input.tags[0].x }}'", &["a 9:12 input-type input.tags[0].x"]),
+        ("body = '{{ input.tags[0].x }}'", &["a 9:12 !input-type input.tags[0].x"]),
         ("body = '{{ input.tags[-1] }} {{ input.some.thing }} {{ input.n + 1 }}'", &[]),
-        ("body = '{{ input.either.x }}'", &["a 9:12 input-type input.either.x"]),
+        ("body = '{{ input.either.x }}'", &["a 9:12 !input-type input.either.x"]),
         ("body = '{{ input.pair[0].x }} {{ input.open.nmae }}'", &[]),
         ("body = '{{ input.name * 2 }}'", &["a 9:12 input-type input.name"]),
         ("body = '{{ input.n * 2 - input.name }}'", &["a 9:26 input-type input.name"]),
@@ -221,7 +221,7 @@ fn what_templates_read_is_held_against_the_schema_of_the_input() {
         ("foreach = '{{ input.tags }}'", &[]),
         (
             "reply.schema = { properties = { id = { type = 'string' } } }\ncompensate.command = 'do.b'\ncompensate.body = '{{ steps.a.reply.di }} {{ steps.a.reply.id.x }}'",
-            &["a 11:23 unknown-reply steps.a.reply.di", "a 11:46 reply-type steps.a.reply.id.x"],
+            &["a 11:23 unknown-reply steps.a.reply.di", "a 11:46 !reply-type steps.a.reply.id.x"],
         ),
         ("foreach = '{{ input.name | list }}'", &[]),
     ];
@@ -229,6 +229,61 @@ fn what_templates_read_is_held_against_the_schema_of_the_input() {
         let lines = format!("{SCHEMA}[[steps]]\nname = 'a'\ncommand = 'do.a'\n{line}\n");
         assert_eq!(of(&lines), *expected, "\n{line}");
     }
+}
+
+#[test]
+fn what_can_never_be_rendered_is_an_error() {
+    const SCHEMA: &str = "input = { additionalProperties = false, properties = { id = {}, more = { additionalProperties = false }, \
+                          to = { type = 'object', additionalProperties = false, properties = { zip = {} } }, \
+                          any = { additionalProperties = false, patternProperties = { '^x-' = {} } }, \
+                          one = { additionalProperties = false, properties = { x = {} }, oneOf = [{}] } } }\n";
+    let cases: &[(&str, &[&str])] = &[
+        ("body = '{{ input.elsewhere }}'", &["a 9:12 !unknown-input input.elsewhere"]),
+        ("body = 'of {{- input.ids -}} ids'", &["a 9:16 !unknown-input input.ids"]),
+        ("when = 'input.elsewhere'", &["a 9:9 !unknown-input input.elsewhere"]),
+        ("body = '{{ input.to.city }}'", &["a 9:12 !unknown-input input.to.city"]),
+        ("body = '{{ input.more.or.less }}'", &["a 9:12 !unknown-input input.more.or.less"]),
+        // Other keys may be there, or it may be an array.
+        ("body = '{{ input.any.thing }} {{ input.one.thing }} {{ input.more[0] }}'", &[]),
+        ("body = '{{ input.one[0] }} {{ input.to[0] }}'", &["a 9:31 unknown-input input.to[0]"]),
+        // It says what is to be done without it.
+        ("body = \"{{ input.elsewhere | default('') }}\"", &["a 9:12 unknown-input input.elsewhere"]),
+        (
+            "body = '{% if input.elsewhere is defined %}{{ input.elsewhere }}{% endif %}'",
+            &["a 9:15 unknown-input input.elsewhere", "a 9:47 unknown-input input.elsewhere"],
+        ),
+        (
+            "body = '{% if input.to.city is defined %}{{ input.to.city.name }}{% endif %}'",
+            &["a 9:15 unknown-input input.to.city", "a 9:45 unknown-input input.to.city.name"],
+        ),
+        ("body = '{{ input.to }} {{ input.id.whatever }}'", &[]),
+    ];
+    for (line, expected) in cases {
+        let lines = format!("{SCHEMA}[[steps]]\nname = 'a'\ncommand = 'do.a'\n{line}\n");
+        assert_eq!(of(&lines), *expected, "\n{line}");
+    }
+}
+
+/// A reply that is null has null below it; one that is not has what its schema says.
+#[test]
+fn what_no_reply_has_is_an_error_wherever_there_can_be_a_reply() {
+    let lines = |more: &str, body: &str, on: &str| {
+        format!(
+            "[[steps]]\nname = 'a'\ncommand = 'do.a'\nreply.schema = {{ additionalProperties = false, properties.id = {{ type = 'string' }} }}\n{more}\n\
+             compensate = {{ command = 'do.b', body = '{{{{ steps.a.reply.{body} }}}}'{on} }}\n\
+             [[steps]]\nname = 'b'\ncommand = 'do.b'\nbody = '{{{{ steps.a.reply.{body} }}}}'\n"
+        )
+    };
+    for more in ["", "optional = true", "when = 'input.x'"] {
+        assert!(of(&lines(more, "id", "")).is_empty());
+        let expected = ["a 10:45 !unknown-reply steps.a.reply.di", "a 14:12 !unknown-reply steps.a.reply.di"];
+        assert_eq!(of(&lines(more, "di", "")), expected);
+        let expected = ["a 10:45 !reply-type steps.a.reply.id.x", "a 14:12 !reply-type steps.a.reply.id.x"];
+        assert_eq!(of(&lines(more, "id.x", "")), expected);
+    }
+    let doubt = ", on = ['in_doubt']";
+    let expected = ["a 10:45 unknown-reply steps.a.reply.di", "a 14:12 !unknown-reply steps.a.reply.di"];
+    assert_eq!(of(&lines("", "di", doubt)), expected, "in its undo there is never a reply");
 }
 
 #[test]
@@ -241,9 +296,12 @@ fn what_a_schema_says_of_a_value_is_told() {
         let lines = format!(
             "input.properties.v = {schema}\n[[steps]]\nname = 'a'\ncommand = 'do.a'\nbody = '{{{{ input.v.x }}}}'\n"
         );
-        let (_, warnings) = parse(&whole("a", &lines), &mut |_| Err(String::new())).unwrap();
-        let [warning] = warnings.as_slice() else { panic!("{warnings:#?}") };
-        assert_eq!(warning.message, format!("by the schema of the input, {expected}"));
+        let found = match parse(&whole("a", &lines), &mut |_| Err(String::new())) {
+            Ok((_, warnings)) => warnings,
+            Err(errors) => errors,
+        };
+        let [found] = found.as_slice() else { panic!("{found:#?}") };
+        assert_eq!(found.message, format!("by the schema of the input, {expected}"));
     }
 }
 

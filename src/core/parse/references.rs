@@ -75,16 +75,18 @@ impl Reader<'_> {
                 continue;
             }
             self.check_words(&path, texts);
+            let alone = is_alone(self.text, &span);
+            let may_do = |path: &[String]| !alone || looked_at.contains(path);
             match root {
                 "input" => {
                     let Some(schema) = known.input else { continue };
                     let what = "the input".to_owned();
                     let document = Document { what, depth: 1, schema, unknown: "unknown-input", unfit: "input-type" };
-                    if self.check_shape(&document, &path, span.clone(), wanted) {
+                    if self.check_shape(&document, &path, span.clone(), wanted, may_do) {
                         self.check_presence(schema, &path, span, &looked_at);
                     }
                 }
-                "steps" => self.check_step(site, &path, span, wanted, known),
+                "steps" => self.check_step(site, &path, span, wanted, known, may_do),
                 _ => {}
             }
         }
@@ -127,7 +129,15 @@ impl Reader<'_> {
         self.warning("optional-input", span, message, help);
     }
 
-    fn check_step(&mut self, site: Site, path: &[String], span: Range<usize>, wanted: Wanted, known: &Known<'_>) {
+    fn check_step(
+        &mut self,
+        site: Site,
+        path: &[String],
+        span: Range<usize>,
+        wanted: Wanted,
+        known: &Known<'_>,
+        may_do: impl Fn(&[String]) -> bool,
+    ) {
         let name = path.get(1).map_or("", String::as_str);
         let Known { steps, graph, .. } = *known;
         let Some(read) = steps.iter().position(|step| *step.name == *name) else {
@@ -159,7 +169,9 @@ impl Reader<'_> {
         if let ("reply", Some(schema)) = (path.get(2).map_or("", String::as_str), reply_schema(&steps[read])) {
             let what = format!("the reply of `{name}`");
             let document = Document { what, depth: 3, schema, unknown: "unknown-reply", unfit: "reply-type" };
-            self.check_shape(&document, path, span.clone(), wanted);
+            // Where the reply may be null, what is below it is null then, and an error all the same whenever there is a reply.
+            let always_null = in_compensation && reader == Some(read) && !undoes_success(&steps[read]);
+            self.check_shape(&document, path, span.clone(), wanted, |path| always_null || may_do(path));
         }
         match (path.get(2).map_or("", String::as_str), steps[read].many) {
             // In the undo of an element: its own reply.
@@ -209,6 +221,11 @@ fn reply_schema(step: &Draft) -> Option<&Json> {
         Execute::Command(request) => request.command.reply.schema.as_ref().map(|schema| &schema.source),
         _ => None,
     }
+}
+
+/// Whether the undo of a step is for successes too; else there is no reply in it.
+fn undoes_success(step: &Draft) -> bool {
+    step.compensate.as_ref().is_none_or(|compensate| compensate.on.success)
 }
 
 /// Whether what stands there is all of its `{{ … }}`, or of its expression.

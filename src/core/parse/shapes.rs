@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json};
 
 use super::reader::Reader;
 use super::references::Wanted;
-use crate::core::diagnostic::nearest;
+use crate::core::diagnostic::{Diagnostic, Severity, nearest};
 
 /// Keywords of a schema whose properties may be said somewhere else, too.
 const ELSEWHERE: [&str; 8] =
@@ -26,35 +26,49 @@ pub(super) struct Document<'s> {
 }
 
 impl Reader<'_> {
-    /// Follows a path through the schema; true: nothing speaks against it.
+    /// Follows a path through the schema; true: nothing speaks against it. What can't be rendered, whatever the document has, is an error,
+    /// unless `may_do` says of the path to it that its template gets by without it.
     pub(super) fn check_shape(
         &mut self,
         document: &Document<'_>,
         path: &[String],
         span: Range<usize>,
         wanted: Wanted,
+        may_do: impl Fn(&[String]) -> bool,
     ) -> bool {
         let what = &document.what;
+        let severity = |never: bool, missing: &[String]| match never && !may_do(missing) && !may_do(path) {
+            true => Severity::Error,
+            false => Severity::Warning,
+        };
+        let none = Map::new();
         let mut schema = Some(document.schema);
         for (at, name) in path.iter().enumerate().skip(document.depth) {
             let Some(here) = schema.and_then(Json::as_object) else { return true };
             if let Some((message, help)) = nothing_below(here, &path[..at], name) {
-                self.warning(document.unfit, span, format!("by the schema of {what}, {message}"), help);
+                let message = format!("by the schema of {what}, {message}");
+                let severity = severity(!allows(here, "array"), &path[..=at]);
+                self.diagnostics.push(Diagnostic { severity, code: document.unfit, span, message, help });
                 return false;
             }
             if is_said_elsewhere(here) {
                 return true;
             }
-            let Some(properties) = here.get("properties").and_then(Json::as_object) else {
-                schema = element(here, name);
-                continue;
+            let closed = here.get("additionalProperties") == Some(&Json::Bool(false));
+            let properties = match here.get("properties").and_then(Json::as_object) {
+                Some(properties) => properties,
+                None if closed && !is_index(name) => &none,
+                None => {
+                    schema = element(here, name);
+                    continue;
+                }
             };
             schema = properties.get(name);
             if schema.is_some() || required(here, name) {
                 continue;
             }
             let near = nearest(name, properties.keys().map(String::as_str));
-            if near.is_none() && here.get("additionalProperties") != Some(&Json::Bool(false)) {
+            if near.is_none() && !closed {
                 return true;
             }
             let message = format!("the schema of {what} has no `{}`", path[document.depth..=at].join("."));
@@ -62,7 +76,9 @@ impl Reader<'_> {
                 Some(near) => format!("did you mean `{near}`? Or add `{name}` to its `properties`"),
                 None => format!("add `{name}` to its `properties`"),
             };
-            self.warning(document.unknown, span, message, help);
+            // A number may be the place of an element: an array has no properties.
+            let severity = severity(closed && !is_index(name), &path[..=at]);
+            self.diagnostics.push(Diagnostic { severity, code: document.unknown, span, message, help });
             return false;
         }
         let Some((message, help)) = schema.and_then(Json::as_object).and_then(|here| unfit(here, path, wanted)) else {
@@ -100,8 +116,12 @@ fn is_said_elsewhere(schema: &Map<String, Json>) -> bool {
 
 /// The schema of an element of an array.
 fn element<'s>(schema: &'s Map<String, Json>, name: &str) -> Option<&'s Json> {
-    let one_for_all = name.parse::<i64>().is_ok() && !schema.contains_key("prefixItems");
+    let one_for_all = is_index(name) && !schema.contains_key("prefixItems");
     schema.get("items").filter(|_| one_for_all)
+}
+
+fn is_index(name: &str) -> bool {
+    name.parse::<i64>().is_ok()
 }
 
 fn required(schema: &Map<String, Json>, name: &str) -> bool {
@@ -118,6 +138,10 @@ fn types(schema: &Map<String, Json>) -> Option<Vec<&str>> {
     }
 }
 
+fn allows(schema: &Map<String, Json>, wanted: &str) -> bool {
+    types(schema).is_none_or(|types| types.contains(&wanted))
+}
+
 /// That `name` can't be below a value with this schema, and what to do.
 fn nothing_below(schema: &Map<String, Json>, path: &[String], name: &str) -> Option<(String, String)> {
     let types = types(schema)?;
@@ -129,7 +153,7 @@ fn nothing_below(schema: &Map<String, Json>, path: &[String], name: &str) -> Opt
         let message = format!("`{above}` is {}: nothing is below it", said(&types));
         return Some((message, format!("write `{above}`, or mend the schema")));
     }
-    if name.parse::<i64>().is_ok() {
+    if is_index(name) {
         return None;
     }
     let message = format!("`{above}` is {}, which has no `{name}`", said(&types));
