@@ -270,6 +270,8 @@ pub enum Role {
 pub struct Telemetry {
     /// A level or a filter of `tracing-subscriber` (`info`).
     pub log: String,
+    /// Where traces go: nowhere (empty), which is all that there is so far.
+    pub otlp: String,
 }
 
 impl Config {

@@ -361,6 +361,11 @@ fn telemetry(mut table: Table<'_>) -> Telemetry {
             .map(|_| filter)
             .map_err(|error| format!("must be a level or a filter, as in \"info\" or \"info,sqlx=warn\": {error}"))
     });
+    let otlp = table.or("otlp", String::new(), |value| match text(value)? {
+        // An endpoint that nothing reaches would be found out when the traces are needed.
+        endpoint if !endpoint.trim().is_empty() => Err("this sagad does not export traces: leave it empty".to_owned()),
+        empty => Ok(empty),
+    });
     table.finish();
-    Telemetry { log }
+    Telemetry { log, otlp }
 }

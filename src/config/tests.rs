@@ -167,6 +167,13 @@ fn tokens_have_rules() {
 }
 
 #[test]
+fn traces_go_nowhere_so_far() {
+    assert!(Config::parse("f", "telemetry.otlp = \"\"").is_ok());
+    let found = errors("[telemetry]\notlp = \"http://127.0.0.1:4317\"");
+    assert_eq!(found, ["f:2:1: telemetry.otlp: this sagad does not export traces: leave it empty"]);
+}
+
+#[test]
 fn listening_beyond_loopback_needs_tokens() {
     for address in ["0.0.0.0:7242", "[::]:7242", "192.0.2.1:1"] {
         let found = errors(&format!("http.listen = \"{address}\""));
