@@ -148,11 +148,13 @@ fn tokens_have_rules() {
     let token = |rest: &str| format!("[[http.tokens]]\nname = \"a\"\nrole = \"operator\"\n{rest}\n");
     let good = token("secret = \"0123456789abcdef\"");
     assert!(Config::parse("f", &good).is_ok());
+    assert!(Config::parse("f", &token("secret = \"!\"")).is_ok(), "how long it is, is for whoever makes it");
     for (toml, message) in [
         (token(""), "give secret or secret_env"),
         (token("secret = \"0123456789abcdef\"\nsecret_env = \"X\""), "not both"),
         (token("secret_env = \"X\""), "the environment has no variable `X`"),
-        (token("secret = \"0123456789abcde\""), "at least 16"),
+        (token("secret = \"\""), "printable ASCII characters without spaces, at least one"),
+        (token("secret = \"0123456789é\""), "printable ASCII"),
         (token("secret = \"0123456789 abcdef\""), "without spaces"),
         (format!("{good}{}", token("secret = \"0123456789abcdeF\"")), "`a` is there twice"),
         (format!("{good}{}", good.replace("\"a\"", "\"b\"")), "the same secret"),
