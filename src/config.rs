@@ -229,9 +229,10 @@ pub struct Token {
     pub name: String,
     /// What it may do.
     pub role: Role,
-    /// From `secret` or the variable that `secret_env` names.
+    /// From `secret` or the variable that `secret_env` names. What is wrong with that variable matters only to a daemon: those who write
+    /// definitions have no secrets.
     #[serde(serialize_with = "show::secret")]
-    pub secret: String,
+    pub secret: Result<String, ConfigError>,
 }
 
 // What may be logged has no passwords in it.
@@ -292,6 +293,18 @@ impl Config {
         let environment = BTreeMap::new();
         let files = [(name.to_owned(), text.to_owned())];
         check::check(layers::merge(&files, &environment, Vec::new())?, &environment)
+    }
+
+    /// Whether a daemon can run with it: everything else gets by without the secrets that come from the environment.
+    ///
+    /// # Errors
+    /// Each secret that is not there, or is of no use.
+    pub fn can_serve(&self) -> Result<(), ConfigErrors> {
+        let wrong = self.http.tokens.iter().filter_map(|token| token.secret.as_ref().err().cloned());
+        match wrong.collect::<Vec<_>>() {
+            errors if errors.is_empty() => Ok(()),
+            errors => Err(ConfigErrors(errors)),
+        }
     }
 
     /// All of it as TOML that can be read back, but for the secrets, which are hidden.

@@ -16,6 +16,7 @@ pub(crate) struct Serve {
 impl Serve {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let config = self.sources.load()?;
+        config.can_serve()?;
         telemetry::init(&config.telemetry).map_err(|error| Failure::Misconfigured(error.to_string()))?;
         super::block_on(daemon::serve(config))?.map_err(|error| match error.is_misconfiguration() {
             true => Failure::Misconfigured(error.to_string()),

@@ -312,34 +312,45 @@ fn token(mut table: Table<'_>, others: &[Token], environment: &BTreeMap<String, 
     let role = table.required("role", word(&[("viewer", Role::Viewer), ("operator", Role::Operator)]));
     let literal = table.optional("secret", text);
     let variable = table.optional("secret_env", |value| text(value).and_then(non_empty));
-    let (secret, at) = match (literal, variable) {
-        (Some(secret), None) => (Some(secret), secret_at),
-        (None, Some(variable)) => {
-            let secret = environment.get(&variable).cloned();
-            if secret.is_none() {
-                let message = format!("the environment has no variable `{variable}`");
-                table.note("secret_env", variable_at.clone(), message);
+    let secret = match (literal, variable) {
+        (Some(secret), None) => match usable(secret, others) {
+            Ok(secret) => Some(Ok(secret)),
+            Err(message) => {
+                table.note("secret", secret_at, message);
+                None
             }
-            (secret, variable_at)
-        }
+        },
+        (None, Some(variable)) => Some(match environment.get(&variable) {
+            Some(secret) => {
+                usable(secret.clone(), others).map_err(|message| table.problem("secret", variable_at, message))
+            }
+            None => {
+                let message = format!("the environment has no variable `{variable}`");
+                Err(table.problem("secret_env", variable_at, message))
+            }
+        }),
         (Some(_), Some(_)) => {
             table.note("secret", secret_at, "give either secret or secret_env, not both".to_owned());
-            (None, None)
+            None
         }
         (None, None) => {
             table.note("secret", table.place_of("secret"), "is missing: give secret or secret_env".to_owned());
-            (None, None)
+            None
         }
     };
-    if let Some(secret) = &secret {
-        if secret.is_empty() || !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
-            table.note("secret", at, "must be printable ASCII characters without spaces, at least one".to_owned());
-        } else if others.iter().any(|other| other.secret == *secret) {
-            table.note("secret", at, "another token has the same secret".to_owned());
-        }
-    }
     table.finish();
     Some(Token { name: name?, role: role?, secret: secret? })
+}
+
+/// What a header can carry, and nobody else has.
+fn usable(secret: String, others: &[Token]) -> Result<String, String> {
+    if secret.is_empty() || !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("must be printable ASCII characters without spaces, at least one".to_owned());
+    }
+    match others.iter().any(|other| other.secret.as_ref() == Ok(&secret)) {
+        true => Err("another token has the same secret".to_owned()),
+        false => Ok(secret),
+    }
 }
 
 fn actor(name: String) -> Result<String, String> {

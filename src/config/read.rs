@@ -100,7 +100,12 @@ impl<'p> Table<'p> {
 
     /// Notes a problem with `key`.
     pub(super) fn note(&self, key: &str, place: Option<String>, message: String) {
-        self.problems.0.borrow_mut().push(ConfigError::new(self.path_of(key), place, message));
+        self.problems.0.borrow_mut().push(self.problem(key, place, message));
+    }
+
+    /// A problem with `key`, for somebody else to note.
+    pub(super) fn problem(&self, key: &str, place: Option<String>, message: String) -> ConfigError {
+        ConfigError::new(self.path_of(key), place, message)
     }
 
     /// Every key that is left is unknown.

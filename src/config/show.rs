@@ -16,7 +16,7 @@ pub(super) fn optional_duration<S: Serializer>(duration: &Option<Duration>, to: 
     duration.map(|duration| humantime::format_duration(duration).to_string()).serialize(to)
 }
 
-pub(super) fn secret<S: Serializer>(_secret: &str, to: S) -> Result<S::Ok, S::Error> {
+pub(super) fn secret<T, S: Serializer>(_secret: &T, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(HIDDEN)
 }
 

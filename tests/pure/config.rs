@@ -43,6 +43,38 @@ fn the_effective_configuration_is_shown_without_secrets() {
     }
 }
 
+/// Only a daemon needs the secrets that its configuration takes from the environment.
+#[test]
+fn whoever_does_not_serve_needs_no_secrets() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    std::fs::create_dir(at("config")).expect("a folder");
+    std::fs::create_dir(at("sagas")).expect("a folder");
+    let token = "[[http.tokens]]\nname = \"ann\"\nrole = \"operator\"\nsecret_env = \"ANN\"\n";
+    std::fs::write(at("config/sagad.toml"), token).expect("written");
+    let saga = "name = 'a'\n[[steps]]\nname = 's'\nexchange = 'e'\ncommand = 'c'\n";
+    std::fs::write(at("sagas/a.toml"), saga).expect("written");
+    let scenario = "saga = 'a'\n[[scenario]]\nname = 'it'\nexpect.status = 'completed'\n";
+    std::fs::write(at("sagas/a.test.toml"), scenario).expect("written");
+    for arguments in [
+        &["config"][..],
+        &["check"],
+        &["test"],
+        &["graph", "a"],
+        &["explore", "a"],
+        &["schema"],
+        &["asyncapi"],
+        &["migrate"],
+        &["verify"],
+    ] {
+        let output = sagad(folder.path(), arguments, &[]);
+        assert!(output.status.success(), "{arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
+    }
+    let output = sagad(folder.path(), &["serve"], &[]);
+    let why = "sagad: the configuration is wrong:\nconfig/sagad.toml:4:1: http.tokens[0].secret_env: the environment has no variable `ANN`\n";
+    assert_eq!((output.status.code(), &*text(&output.stderr)), (Some(2), why));
+}
+
 #[test]
 fn exit_codes_tell_wrong_usage_from_success() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -63,6 +63,17 @@ async fn tokens_open_what_their_roles_allow() {
 }
 
 #[tokio::test]
+async fn a_token_without_a_secret_lets_nobody_in() {
+    let rig = Rig::configured("[[http.tokens]]\nname = \"eve\"\nrole = \"viewer\"\nsecret_env = \"NOT_THERE\"\n").await;
+    assert_eq!(rig.get("/v1/sagas").await.problem(), (401, "unauthenticated".into()));
+    for secret in ["", "NOT_THERE", "eve"] {
+        let request = rig.request(Method::GET, "/v1/sagas").header("authorization", format!("Bearer {secret}"));
+        assert_eq!(Answer::of(request).await.problem(), (401, "unauthenticated".into()), "{secret:?}");
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn pages_of_other_origins_cannot_steer() {
     let rig = Rig::new().await;
     let path = format!("/v1/sagas/{}/cancel", id(1));
