@@ -641,6 +641,20 @@ fn the_replies_of_a_foreach_are_a_list() {
     }
 }
 
+/// What is below the reply of a step that was skipped is null where the path says it; a computed key is looked up, and not found.
+#[test]
+fn below_a_reply_that_is_null_computed_keys_are_not_there() {
+    let scope = Scope::Saga(scope(json!({ "k": "price" })));
+    for (template, expected) in [
+        ("{{ steps['ship-it'].reply.price }}", json!(null)),
+        ("{{ steps['ship-it'].reply['price'].net or 0 }}", json!(0)),
+        ("{{ steps['ship-it'].reply[input.k] | default(0) }}", json!(0)),
+    ] {
+        assert_eq!(render_in(&scope, template), Ok(expected), "{template}");
+    }
+    assert!(render_in(&scope, "{{ steps['ship-it'].reply[input.k] }}").is_err());
+}
+
 #[test]
 fn replies_too_large_for_a_message_are_refused_and_yet_can_be_looked_at() {
     let large = Arc::new(json!({ "id": "R", "text": "x".repeat(1 << 20) }));
