@@ -283,11 +283,7 @@ fn tally(definition: &Definition, saga: &Saga, step: StepIx) -> Tally {
 fn sent_as(definition: &Definition, step: StepIx, action: Action) -> Option<&str> {
     use crate::core::definition::Execute;
     let step = &definition.steps[step];
-    let command = match action {
-        Action::Execute => step.command(),
-        Action::Compensate => step.undo_command(),
-        Action::Probe => step.probe_command(),
-    };
+    let command = step.sends(action);
     match (command, action, &step.execute) {
         (Some(command), ..) => Some(&command.routing_key),
         (None, Action::Execute, Execute::Publish(event)) => Some(&event.routing_key),

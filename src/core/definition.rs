@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::core::id::StepIx;
+use crate::core::id::{Action, StepIx};
 use crate::core::saga::Status;
 use crate::core::template::{Body, Expression, Template};
 
@@ -93,6 +93,15 @@ impl Execute {
 }
 
 impl Step {
+    /// The command of one of its actions, if that is what the action is.
+    pub fn sends(&self, action: Action) -> Option<&Command> {
+        match action {
+            Action::Execute => self.command(),
+            Action::Compensate => self.undo_command(),
+            Action::Probe => self.probe_command(),
+        }
+    }
+
     /// The command it sends, if that is what it does.
     pub fn command(&self) -> Option<&Command> {
         match &self.execute {

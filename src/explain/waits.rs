@@ -164,11 +164,7 @@ impl Case<'_> {
     fn awaited(&self, spot: Spot, action: Action, unit: &Unit) -> (Kind, String) {
         let definition = &self.definition.steps[spot.step];
         let state = unit.action(action);
-        let command = match action {
-            Action::Execute => definition.command(),
-            Action::Compensate => definition.undo_command(),
-            Action::Probe => definition.probe_command(),
-        };
+        let command = definition.sends(action);
         if let Some(command) = command {
             let attempt = state.attempt;
             let to = format!("attempt {attempt} of `{}` on exchange `{}`", command.routing_key, command.exchange);

@@ -234,11 +234,7 @@ impl<'d> Stage<'d> {
         if let (Execute::Wait(_), Action::Execute) = (&step.execute, action) {
             return self.event(spot, Bearing::Awaited, body);
         }
-        let command = match action {
-            Action::Execute => step.command(),
-            Action::Compensate => step.undo_command(),
-            Action::Probe => step.probe_command(),
-        };
+        let command = step.sends(action);
         let reply = command.map(|command| &command.reply);
         match outcome {
             Some(Outcome::Success) if reply.is_some_and(|reply| reply.success.is_some()) => {

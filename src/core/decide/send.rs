@@ -248,11 +248,7 @@ impl<'a> Transition<'a> {
     fn command(&self, step: StepIx, action: Action) -> Option<&'a definition::Command> {
         // An input may speak of a step that there is not.
         let step = self.definition.steps.get(step)?;
-        match action {
-            Action::Execute => step.command(),
-            Action::Compensate => step.undo_command(),
-            Action::Probe => step.probe_command(),
-        }
+        step.sends(action)
     }
 
     /// The body of a command or an event, or the input of a child.

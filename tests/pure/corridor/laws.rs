@@ -95,11 +95,7 @@ impl World {
     /// Whether an answer says which attempt it is to: a signal or an event does not.
     pub(super) fn counts(&self, answer: Answer) -> bool {
         let step = &self.saga.stage.definition.steps[answer.to.spot.step];
-        let command = match answer.to.action {
-            Action::Execute => step.command(),
-            Action::Compensate => step.undo_command(),
-            Action::Probe => step.probe_command(),
-        };
+        let command = step.sends(answer.to.action);
         command.is_some_and(|command| command.reply.success.is_none() && command.reply.failure.is_none())
     }
 
