@@ -136,9 +136,16 @@ impl<S: Store> Definitions<S> {
         }
     }
 
-    /// Warns, with each reload, of commands that the queues of `topology` do not receive.
+    /// Knows the queues of `topology`: warns, with each reload, of commands that none of them receives.
     pub fn checked_against(self, topology: TopologyPlan) -> Definitions<S> {
         Definitions { topology: Some(topology), ..self }
+    }
+
+    /// Whether the declared queues that receive such a message are more than one: then what becomes of it in one of them says nothing of the
+    /// others.
+    pub fn reaches_several(&self, exchange: &str, routing_key: &str) -> bool {
+        let receivers = self.topology.as_ref().and_then(|plan| plan.receivers(exchange, routing_key));
+        receivers.is_some_and(|queues| queues.len() > 1)
     }
 
     /// No other daemon can have its store: what is not in the folder is nowhere.

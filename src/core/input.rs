@@ -35,7 +35,7 @@ pub enum Input {
         message: String,
         /// A consumer had it before.
         delivered_before: bool,
-        /// It may have been published twice: of a copy that nobody took follows nothing for the other.
+        /// There may be another copy of it, published twice or in another queue: of one that nobody took follows nothing for the other.
         resent: bool,
     },
     /// Somebody sent a signal.

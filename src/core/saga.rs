@@ -238,15 +238,18 @@ impl Saga {
     /// What it waits for. A suspended saga waits for an operator, and for answers.
     pub fn timers(&self, definition: &Definition) -> Timers {
         let mut timers = Timers::default();
+        let mut is_forward = false;
         for (step, state) in definition.steps.iter().zip(&self.steps) {
             let tally = state.tally(step, definition.on_compensation_failure);
             timers.time_out = earliest(timers.time_out, tally.time_out);
             timers.wait = earliest(timers.wait, tally.wait);
+            is_forward |= tally.forward > 0;
         }
         if let Phase::Pending { due, held: false } = self.phase {
             timers.wait = Some(due);
         }
-        if self.phase == Phase::Running && !self.is_past_pivot(definition) {
+        let waits = self.phase == Phase::Running || self.phase == Phase::Compensating && is_forward;
+        if waits && !self.is_past_pivot(definition) {
             timers.deadline = self.deadline;
         }
         match self.suspended {

@@ -18,7 +18,7 @@ use crate::core::decide::{Decide, Ignored, end_of};
 use crate::core::definition::Priority;
 use crate::core::id::SagaId;
 use crate::core::input::{Forbidden, Input};
-use crate::core::saga::{Saga, Status};
+use crate::core::saga::{Reason, Saga, Status};
 use crate::core::start::{NewSaga, check_input, start};
 use crate::core::time::Time;
 use crate::definitions::{Definitions, Pinned};
@@ -196,7 +196,10 @@ impl Round {
                 self.dead_letters.push(DeadLetter::clone(letter));
                 Outcome::Kept { reason: letter.reason.clone() }
             }
-            Request::Saga(id, input) => self.decide_saga(*id, input, item, names, signer),
+            Request::Saga(id, input) => match self.of_one_copy(*id, input, definitions) {
+                Some(input) => self.decide_saga(*id, &input, item, names, signer),
+                None => self.decide_saga(*id, input, item, names, signer),
+            },
             Request::Keyed(keyed) => self.decide_keyed(keyed, item, names, signer),
             Request::Admit { saga, slot } => self.decide_admission(*saga, slot.as_deref(), item, names, signer),
             Request::Elsewhere(definition) => self.decide_elsewhere(definition, item, names),
@@ -204,6 +207,26 @@ impl Round {
                 self.decide_start(start, definitions.current(&start.definition), item, names, signer)
             }
         }
+    }
+
+    /// A command that did not reach a consumer by one queue may have by another: RabbitMQ refuses, or buries, each copy for itself.
+    fn of_one_copy<S: Store>(&self, id: SagaId, input: &Input, definitions: &Definitions<S>) -> Option<Input> {
+        let Input::Undelivered { spot, action, attempt, reason, message, delivered_before, .. } = input else {
+            return None;
+        };
+        let definition = &self.sagas.get(&id)?.pinned.definition;
+        let command = definition.steps.get(spot.step)?.sends(*action)?;
+        let nowhere = *reason == Reason::Unroutable;
+        let several = !nowhere && definitions.reaches_several(&command.exchange, &command.routing_key);
+        several.then(|| Input::Undelivered {
+            spot: *spot,
+            action: *action,
+            attempt: *attempt,
+            reason: *reason,
+            message: message.clone(),
+            delivered_before: *delivered_before,
+            resent: true,
+        })
     }
 
     pub(super) fn decide_saga(
@@ -336,6 +359,10 @@ impl Round {
                     claims.push((claim, Some(holder)));
                 }
                 Some((holder, _)) if claim.kind == ClaimKind::Lock => {
+                    // Nothing is kept on the word of one that is not committed: the letter would be, even if that one comes to nothing.
+                    if !item.is_answered() && self.sagas.get(&holder).is_some_and(Work::is_born) {
+                        return Outcome::Undecided(holder);
+                    }
                     if !item.is_answered() {
                         self.keep(item, "locked", &Refusal::Locked(claim.token.clone()).to_string());
                     }

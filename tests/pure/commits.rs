@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use sagad::broker::message::{Delivery, Inbox, Incoming, Outgoing, Properties, Publication, Published, Receipt};
 use sagad::broker::names::Names;
+use sagad::broker::topology::TopologyPlan;
 use sagad::clock;
+use sagad::config::Config;
 use sagad::core::decide::decide;
 use sagad::core::entry::Entry;
 use sagad::core::id::SagaId;
@@ -92,9 +94,16 @@ impl Scene {
 
     /// With this definition of an `order`.
     async fn of(toml: &str) -> Scene {
+        Scene::among(toml, "").await
+    }
+
+    /// And these queues of participants.
+    async fn among(toml: &str, topology: &str) -> Scene {
         let store = MemoryStore::new(SECRET, || Time(0));
         let (gated, gate) = Gated::before(store.clone());
-        let definitions = Definitions::new(PathBuf::new(), gated.clone());
+        let config = Config::parse("test", topology).unwrap();
+        let topology = TopologyPlan::new(&config.broker, &config.topology).unwrap();
+        let definitions = Definitions::new(PathBuf::new(), gated.clone()).checked_against(topology);
         let (definition, _) = parse(toml, &mut |name| Err(format!("no {name} here"))).unwrap();
         let source = Source { toml: toml.to_owned(), schema: None };
         let mut folder = Folder { files: Vec::new(), definitions: [("order".into(), (definition, source))].into() };
@@ -162,14 +171,34 @@ impl Scene {
 
     /// The next message, which is confirmed.
     async fn sent(&mut self) -> Arc<Outgoing> {
+        self.sent_and(|outbox, message| Published::Confirmed { outbox, message }).await
+    }
+
+    /// The next message, of which the broker says this.
+    async fn sent_and(&mut self, said: impl Fn(Uuid, Arc<Outgoing>) -> Published) -> Arc<Outgoing> {
         let mut taken = Vec::new();
         soon("message", self.ends.publications.recv_many(&mut taken, 1)).await;
         let publication: Publication = taken.remove(0);
         self.ends.publications.done(&publication);
         let message = Arc::clone(&publication.message);
         let outbox = publication.outbox.expect("a row of the outbox");
-        self.ends.published.send(vec![Published::Confirmed { outbox, message: Arc::clone(&message) }]).await.unwrap();
+        self.ends.published.send(vec![said(outbox, Arc::clone(&message))]).await.unwrap();
         message
+    }
+
+    /// A start over AMQP that nobody is told about.
+    async fn deliver_start(&self, tag: u64, id: &str, input: &str) {
+        let properties = Properties { message_id: Some(id.to_owned()), ..Properties::default() };
+        let message = Incoming {
+            queue: Inbox::Starts,
+            exchange: "shop.start".to_owned(),
+            routing_key: "order".to_owned(),
+            redelivered: false,
+            properties,
+            body: input.to_owned().into(),
+        };
+        let receipt = Receipt { tag, acks: self.receipts.clone() };
+        self.ends.deliveries.send(Delivery { message, receipt }).await.unwrap();
     }
 
     /// Nothing has left, and nothing will before the commit that is under way is over.
@@ -296,4 +325,69 @@ async fn a_start_that_is_known_is_answered_as_before_whoever_has_its_key_by_now(
     scene.ends.deliveries.send(Delivery { message: signal, receipt }).await.unwrap();
     let again = soon("answer", scene.start_with(3, ends, Some("first"))).await.unwrap().unwrap();
     assert_eq!((again.saga, again.created), (first.saga, false));
+}
+
+/// One step, in the middle of which it may be undone; only one saga at a time.
+const LOCKED: &str = "\
+name = 'order'
+events = 'none'
+lock = { key = '{{ input.lock }}', mode = 'reject' }
+[[steps]]
+name = 'one'
+exchange = 'shop.commands'
+command = 'a.one'
+retry.attempts = 1
+compensate.command = 'a.undo'
+";
+
+#[tokio::test]
+async fn what_one_queue_refuses_another_may_have() {
+    let queue = |name: &str, key: &str| {
+        let bind = format!("bind = [{{ exchange = 'shop.commands', routing_key = '{key}' }}]");
+        format!("[[topology.queues]]\nname = '{name}'\n{bind}\n")
+    };
+    let exchange = "[[topology.exchanges]]\nname = 'shop.commands'\ntype = 'topic'\n".to_owned();
+    let alone = exchange + &queue("a", "a.*");
+    for (topology, is_in_doubt) in [(alone.clone() + &queue("audit", "#"), true), (alone, false)] {
+        let mut scene = Scene::among(LOCKED, &topology).await;
+        scene.gate.always(Word::Commit);
+        scene.start_with(7, json!({ "lock": "one" }), None).await.unwrap().unwrap();
+        let refused = |outbox, message| Published::Refused { outbox, message };
+        assert_eq!(scene.sent_and(refused).await.routing_key, "a.one");
+        if is_in_doubt {
+            let undo = scene.sent().await;
+            assert_eq!(undo.routing_key, "a.undo");
+            assert_eq!(undo.properties.headers.get("saga-in-doubt"), Some(&json!(true)));
+        } else {
+            let ended = async {
+                while scene.store.snapshot().sagas[0].status != Status::Compensated {
+                    tokio::task::yield_now().await;
+                }
+            };
+            soon("end", ended).await;
+            assert!(scene.ends.publications.try_recv().is_none(), "nothing was done, and nothing is undone");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_start_is_refused_for_the_sake_of_one_that_is_committed() {
+    let mut scene = Scene::of(LOCKED).await;
+    // While a commit waits, two starts come, which are decided together.
+    let other = scene.start_with(7, json!({ "lock": "other" }), None);
+    soon("commit", scene.gate.next_with_sagas()).await;
+    for tag in [1, 2] {
+        scene.deliver_start(tag, &format!("start {tag}"), r#"{ "lock": "one" }"#).await;
+    }
+    scene.nothing_leaves().await;
+    scene.gate.say(Word::Commit);
+    other.await.unwrap().unwrap();
+    let (batch, letters) = soon("commit", scene.gate.next_with_letters()).await;
+    assert_eq!((batch.len(), letters), (1, 0), "the letter would be there, whatever becomes of the first");
+    scene.gate.always(Word::Commit);
+    scene.gate.say(Word::Commit);
+    for tag in [1, 2] {
+        assert_eq!(soon("acknowledgement", scene.acks.recv()).await, Some(tag));
+    }
+    assert_eq!(scene.store.snapshot().dead_letters.len(), 1);
 }

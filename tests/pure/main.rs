@@ -13,6 +13,7 @@ mod definitions;
 mod diff;
 mod explain;
 mod explored;
+mod families;
 mod forms;
 mod graph;
 mod guarantees;

@@ -430,3 +430,16 @@ pub(crate) fn row_of(saga: &Saga) -> StoredSaga {
 pub(crate) fn as_stored(saga: &Saga) -> Saga {
     read_saga(&row_of(saga)).unwrap()
 }
+
+/// The answer to an attempt, as it comes from the broker.
+pub(crate) fn answer(
+    play: &mut Play,
+    spot: impl Into<Spot>,
+    action: Action,
+    attempt: u32,
+    outcome: Option<Outcome>,
+    body: Value,
+) {
+    let answer = RawAnswer::new(outcome, body);
+    play.put(Input::Answer { spot: spot.into(), action, attempt, answer }).unwrap();
+}

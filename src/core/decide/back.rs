@@ -2,7 +2,7 @@
 
 use super::Transition;
 use super::advance::ALL;
-use crate::core::definition::{Execute, OnCompensationFailure};
+use crate::core::definition::{Execute, OnCompensationFailure, Step};
 use crate::core::entry::{Entry, Handling};
 use crate::core::id::{Action, Spot, StepIx};
 use crate::core::saga::{Failure, Phase, Progress, Reason, SagaError, Search, Tally, Unit};
@@ -13,12 +13,19 @@ impl Transition<'_> {
         let failure = error.failure.clone();
         self.record(Entry::Compensating { error, actor });
         self.withdraw();
+        let is_told = |step: &Step| matches!(step.execute, Execute::Saga(_)) && step.compensate.is_some();
+        self.wait_no_longer(&failure, |step| is_told(step) || failure.reason == Reason::Deadline);
+    }
+
+    /// What is in flight forward, in such steps, is in doubt from now on, and so is what is being asked about.
+    pub(super) fn wait_no_longer(&mut self, failure: &Failure, of: impl Fn(&Step) -> bool) {
         for step in 0..self.saga.steps.len() {
-            let definition = &self.definition.steps[step];
-            let child = matches!(definition.execute, Execute::Saga(_)) && definition.compensate.is_some();
-            if child || failure.reason == Reason::Deadline {
-                for spot in self.find(step, ALL, |tally| tally.forward > 0, |unit| unit.execute.in_flight()) {
-                    self.fail_attempt(spot, Action::Execute, failure.clone(), Handling::Maybe);
+            if !of(&self.definition.steps[step]) {
+                continue;
+            }
+            for action in [Action::Execute, Action::Probe] {
+                for spot in self.find(step, ALL, |tally| tally.forward > 0, |unit| unit.action(action).in_flight()) {
+                    self.fail_attempt(spot, action, failure.clone(), Handling::Maybe);
                 }
             }
         }
@@ -123,9 +130,10 @@ impl Transition<'_> {
         self.tally(step).unsettled == 0
     }
 
-    /// A saga that has ended as undone may have something to undo after all.
+    /// A saga that has ended as undone may have something to undo after all, or may not be as undone as it says.
     pub(super) fn take_up_again(&mut self, spot: Spot) {
-        let owed = !self.is_settled(spot.step);
+        let left = matches!(self.saga.phase, Phase::Compensated { .. }) && self.tally(spot.step).given_up > 0;
+        let owed = left || !self.is_settled(spot.step);
         if owed && matches!(self.saga.phase, Phase::Compensated { .. } | Phase::Failed { .. }) {
             let message = "an answer came after the saga had ended";
             let error = crate::core::apply::saga_error(Reason::Timeout, message);

@@ -119,7 +119,7 @@ impl Transition<'_> {
                     Progress::Scheduled { .. } => execute.attempt > 0,
                     _ => false,
                 };
-                open && compensate.is_untouched()
+                open && self.has_no_undo(unit)
             }
             Resolution::Compensated | Resolution::GivenUp => {
                 let settled = matches!(compensate.progress, Progress::Succeeded { .. } | Progress::GivenUp { .. });
@@ -145,10 +145,15 @@ impl Transition<'_> {
     /// The units of which an action has failed. An execute whose undo is on its way is not what failed.
     fn failed_in(&self, step: StepIx, action: Action) -> Vec<Spot> {
         let failed = |unit: &Unit| {
-            let undo = action == Action::Compensate || unit.compensate.is_untouched();
-            undo && matches!(unit.action(action).progress, Progress::Failed { .. })
+            let forward = action == Action::Compensate || self.has_no_undo(unit);
+            forward && matches!(unit.action(action).progress, Progress::Failed { .. })
         };
         self.find(step, ALL, |_| true, failed)
+    }
+
+    /// Whether its undo was never asked for. On the way forward none is, whatever a child of it has left behind.
+    fn has_no_undo(&self, unit: &Unit) -> bool {
+        unit.compensate.is_untouched() || self.saga.phase == Phase::Running
     }
 
     fn has_gone_on(&self, step: StepIx) -> bool {

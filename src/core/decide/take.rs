@@ -158,11 +158,7 @@ impl Transition<'_> {
             (Progress::Failed { .. }, Answer::Failure(failure))
                 if action == Action::Execute && state.in_doubt() && self.runs_child(spot.step) =>
             {
-                let undo = unit.compensate.under_way() || unit.compensate.failure().is_some();
                 self.fail_execute(spot, attempt, failure);
-                if undo {
-                    self.record(Entry::CompensationRenewed { spot });
-                }
                 self.take_up_again(spot);
                 self.go_on_with(spot);
             }
@@ -216,11 +212,22 @@ impl Transition<'_> {
 
     /// A failure decides an execute. One of a child that could not undo all that it did leaves something behind.
     fn fail_execute(&mut self, spot: Spot, attempt: u32, failure: Failure) {
-        let left = self.runs_child(spot.step)
-            && failure.details.pointer("/details/status").is_some_and(|status| status == "failed");
+        let failed = failure.details.pointer("/details/status").is_some_and(|status| status == "failed");
+        // Once it has told that it undid everything, that it could not is an older word.
+        let undone = |unit: &Unit| matches!(unit.compensate.progress, Progress::Succeeded { .. });
+        let left = self.runs_child(spot.step) && failed && !self.saga.unit(spot).is_some_and(undone);
         self.record(Entry::Failed { spot, action: Action::Execute, attempt, failure: failure.clone() });
+        self.call_off_undo(spot);
         if left {
             self.record(Entry::GivenUp { spot, failure });
+        }
+    }
+
+    /// An undo that was asked for while nobody knew whether there was anything to undo, and there was not.
+    fn call_off_undo(&mut self, spot: Spot) {
+        let begun = |unit: &Unit| unit.compensate.under_way() || unit.compensate.failure().is_some();
+        if self.saga.unit(spot).is_some_and(begun) {
+            self.record(Entry::CompensationRenewed { spot });
         }
     }
 
@@ -264,6 +271,12 @@ impl Transition<'_> {
             self.fail_attempt(spot, action, failure, handling);
         } else if handling == Handling::Never && state.unanswered.contains(&attempt) && !state.held.contains(&attempt) {
             self.record(Entry::NeverRan { spot, action, attempt, failure });
+            let step = &self.definition.steps[spot.step];
+            // A child that there is not can't be told to undo anything.
+            let nobody = self.runs_child(spot.step) && self.saga.unit(spot).is_some_and(|unit| !unit.needs_undo(step));
+            if action == Action::Execute && nobody {
+                self.call_off_undo(spot);
+            }
             self.take_up_again(spot);
             self.go_on_with(spot);
         } else if news {
@@ -343,8 +356,15 @@ impl Transition<'_> {
 
     pub(super) fn keep_deadline(&mut self) {
         let passed = self.saga.deadline.is_some_and(|deadline| deadline <= self.now);
-        if self.saga.phase == Phase::Running && passed && !self.saga.is_past_pivot(self.definition) {
-            self.turn_round(saga_error(Reason::Deadline, "the saga's deadline has passed"), None);
+        if !passed || self.saga.is_past_pivot(self.definition) {
+            return;
+        }
+        let error = saga_error(Reason::Deadline, "the saga's deadline has passed");
+        match self.saga.phase {
+            Phase::Running => self.turn_round(error, None),
+            // It has turned round before, and waited for what was in flight.
+            Phase::Compensating => self.wait_no_longer(&error.failure, |_| true),
+            _ => {}
         }
     }
 }

@@ -23,14 +23,14 @@ pub(crate) type Written = Vec<(SagaId, Vec<String>)>;
 #[derive(Clone)]
 pub(crate) struct Gated {
     store: MemoryStore,
-    begun: mpsc::UnboundedSender<Written>,
+    begun: mpsc::UnboundedSender<(Written, usize)>,
     words: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Word>>>,
     always: Arc<Mutex<Option<Word>>>,
 }
 
 /// The test's side.
 pub(crate) struct Gate {
-    begun: mpsc::UnboundedReceiver<Written>,
+    begun: mpsc::UnboundedReceiver<(Written, usize)>,
     words: mpsc::UnboundedSender<Word>,
     always: Arc<Mutex<Option<Word>>>,
 }
@@ -48,6 +48,11 @@ impl Gated {
 impl Gate {
     /// The next commit that writes sagas, which waits now. Those that do not are let through.
     pub(crate) async fn next_with_sagas(&mut self) -> Written {
+        self.next_with_letters().await.0
+    }
+
+    /// The same, and how many dead letters it writes beside them.
+    pub(crate) async fn next_with_letters(&mut self) -> (Written, usize) {
         self.begun.recv().await.expect("the store is there")
     }
 
@@ -76,7 +81,7 @@ impl Store for Gated {
         }
         let sent = |rows: &[OutboxRow]| rows.iter().map(|row| row.message.routing_key.clone()).collect();
         let written = batch.sagas.iter().map(|write| (write.id, sent(&write.outbox))).collect();
-        self.begun.send(written).expect("the test listens");
+        self.begun.send((written, batch.dead_letters.len())).expect("the test listens");
         let always = *self.always.lock().unwrap();
         let word = match always {
             Some(word) => word,
