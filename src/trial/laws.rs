@@ -6,7 +6,7 @@ use crate::core::apply::apply;
 use crate::core::definition::{CompensateOn, Definition, Execute, OnCompensationFailure, Step};
 use crate::core::entry::Entry;
 use crate::core::id::{Action, StepIx, Ticket};
-use crate::core::saga::{Phase, Progress, Reason, Saga, Status, Unit};
+use crate::core::saga::{Phase, Progress, Reason, Saga, Status, StepState, Unit};
 
 /// A law that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +18,10 @@ pub struct Breach {
 }
 
 /// The laws, and what they say.
-pub const LAWS: [(&str, &str); 11] = [
+pub const LAWS: [(&str, &str); 13] = [
     ("ends", "a saga comes to an end, or waits for an operator, and then nothing of it is under way"),
+    ("complete", "a saga completes once every step has succeeded, was skipped, or was optional"),
+    ("in-order", "a step begins once every step that it comes after has ended well"),
     ("reverse", "a step is undone only when every step after it is"),
     ("right-set", "what is undone is what was done or is in doubt, no more and no less"),
     ("never-sent", "a step that was never sent is never undone"),
@@ -78,9 +80,31 @@ fn sending(definition: &Definition, saga: &Saga, ticket: Ticket) -> Option<Breac
         Action::Execute if saga.phase != Phase::Running => {
             breach("no-way-forward", format!("`{name}` is sent though the saga compensates"))
         }
+        Action::Execute if ticket.attempt == 1 => beginning(definition, saga, ticket),
         Action::Execute | Action::Probe => None,
         Action::Compensate => undoing(definition, saga, ticket),
     }
+}
+
+fn beginning(definition: &Definition, saga: &Saga, ticket: Ticket) -> Option<Breach> {
+    let step = &definition.steps[ticket.spot.step];
+    let open = step.after.iter().find(|before| !ended_well(&definition.steps[**before], &saga.steps[**before]))?;
+    let before = &definition.steps[*open].name;
+    breach("in-order", format!("`{}` begins before `{before}` has ended well", step.name))
+}
+
+/// Whether the steps after one may begin, as far as it goes.
+fn ended_well(step: &Step, state: &StepState) -> bool {
+    let begun = step.foreach.is_none()
+        || state.elements.is_some()
+        || !matches!(state.unit.execute.progress, Progress::Idle | Progress::Scheduled { .. });
+    begun
+        && state.units().all(|(_, unit)| match unit.execute.progress {
+            Progress::Succeeded { .. } => true,
+            Progress::Skipped { .. } => step.when.is_some(),
+            Progress::Failed { .. } => step.optional,
+            _ => false,
+        })
 }
 
 fn undoing(definition: &Definition, saga: &Saga, ticket: Ticket) -> Option<Breach> {
@@ -144,6 +168,19 @@ pub fn of_state(definition: &Definition, saga: &Saga, wants_time: bool, over: bo
         }
     } else if over && status != Status::Suspended {
         return breach("ends", format!("nothing more can happen, and the saga is {}", status.as_str()));
+    }
+    if let Phase::Completed { .. } = saga.phase {
+        let mut steps = definition.steps.iter().zip(&saga.steps);
+        let (step, _) = steps.find(|(step, state)| !ended_well(step, state))?;
+        return breach("complete", format!("the saga has completed, and `{}` has not ended well", step.name));
+    }
+    if let Phase::Compensated { .. } = saga.phase {
+        let given_up =
+            |unit: &Unit| matches!(unit.compensate.progress, Progress::Failed { .. } | Progress::GivenUp { .. });
+        if let Some((spot, _)) = units(saga).find(|(_, unit)| given_up(unit)) {
+            let name = &definition.steps[spot.step].name;
+            return breach("right-set", format!("the saga says that all is undone, and `{name}` was given up"));
+        }
     }
     if matches!(saga.phase, Phase::Compensated { .. } | Phase::Failed { .. }) {
         let mut steps = 0..definition.steps.len();

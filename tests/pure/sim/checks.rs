@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sagad::broker::message::{Incoming, Outgoing};
 use sagad::core::answer::Outcome;
 use sagad::core::apply::{Origin, apply, begin};
-use sagad::core::definition::{Awaited, Definition, Execute};
-use sagad::core::entry::{Entry, Handling};
+use sagad::core::definition::{Awaited, Command, Definition, Execute};
+use sagad::core::entry::{Entry, Handling, Resolution};
 use sagad::core::id::{Action, SagaId, Spot, Ticket};
 use sagad::core::input::Input;
-use sagad::core::saga::{ActionState, Addressee, Phase, Progress, Reason, Saga};
+use sagad::core::saga::{ActionState, Addressee, Phase, Progress, Reason, Saga, Status};
 use sagad::core::time::Time;
 use sagad::definitions::Pinned;
 use sagad::store::{SagaWrite, StoredSaga, read_saga};
@@ -25,7 +26,7 @@ use super::form;
 use super::participants::{Unit, unit_of};
 
 /// The guarantees that are checked here, beside those of [`sagad::trial::laws`]; each is of docs/guarantees.md.
-pub(crate) const LAWS: [&str; 23] = [
+pub(crate) const LAWS: [&str; 24] = [
     "committed-before-sent",
     "acknowledged-after-commit",
     "acknowledged-once",
@@ -35,6 +36,7 @@ pub(crate) const LAWS: [&str; 23] = [
     "first-decides",
     "on-time",
     "deadline",
+    "pending",
     "attempts",
     "same-body",
     "undo-knows",
@@ -58,12 +60,12 @@ pub(crate) struct Checks {
     pub(crate) sagas: BTreeMap<SagaId, (Saga, Arc<Pinned>)>,
     /// Those that have ended once. Taken up again, they let others go on beside them.
     ended: BTreeSet<SagaId>,
+    /// Those that were undone once, whatever has come of late answers since.
+    undone: BTreeSet<SagaId>,
     /// Lifecycle events by id.
     events: BTreeMap<String, Value>,
-    /// The ids of those that follow from what was committed.
-    promised: BTreeSet<String>,
-    /// Subjects and types of all lifecycle events.
-    told: BTreeSet<(String, String)>,
+    /// How many of each subject and type follow from what was committed.
+    owed: BTreeMap<(String, String), usize>,
     /// The idempotency keys of each action of each unit.
     keys: BTreeMap<(Unit, String), BTreeSet<String>>,
     /// What of it a saga has gone by.
@@ -80,8 +82,10 @@ pub(crate) struct Checks {
     pub(crate) signals: BTreeMap<String, Map<String, Value>>,
     /// Sagas and the ids of the signals that they received.
     received: BTreeSet<(SagaId, String)>,
-    /// Sagas and their steps of which an operator said how they ended, who had asked nobody.
-    pub(crate) by_hand: BTreeSet<(String, String)>,
+    /// Units of which an operator said how they ended, who had asked nobody.
+    pub(crate) by_hand: BTreeSet<(SagaId, Spot)>,
+    /// Attempts that somebody was still at, and whose time began anew.
+    extended: BTreeSet<String>,
     /// What was given back to the broker for a while.
     put_off: BTreeSet<String>,
     /// Answers to starts over AMQP, by correlation id.
@@ -129,6 +133,10 @@ impl Checks {
                 (Saga { version: 0, ..first }, entries[1..].to_vec())
             }
         };
+        for what in entries.iter().filter_map(|entry| news_of(&pinned.definition, entry)) {
+            let what = format!("saga.{}.{what}", pinned.definition.name);
+            *self.owed.entry((write.id.to_string(), what)).or_default() += 1;
+        }
         for (saga, entry) in steps(&before, &entries, at) {
             if let Some((law, message)) = self.of_entry(signer, &pinned.definition, &saga, entry, at) {
                 self.breach(law, format!("{}: {message}", write.id));
@@ -150,6 +158,9 @@ impl Checks {
         if after.status().is_terminal() {
             self.ended.insert(write.id);
         }
+        if after.status() == Status::Compensated {
+            self.undone.insert(write.id);
+        }
         self.sagas.insert(write.id, (after, Arc::clone(pinned)));
         if let Some((law, message)) = self.side_by_side(&pinned.definition) {
             self.breach(law, message);
@@ -159,6 +170,11 @@ impl Checks {
     /// Whether a saga has ended once: its key is another's then, whatever is taken up again.
     pub(crate) fn has_ended(&self, saga: SagaId) -> bool {
         self.ended.contains(&saga)
+    }
+
+    /// Whether a saga was undone once.
+    pub(crate) fn was_undone(&self, saga: SagaId) -> bool {
+        self.undone.contains(&saga)
     }
 
     /// Of the sagas of a definition that are under way none has the lock of another, and there are no more than may be.
@@ -188,10 +204,7 @@ impl Checks {
         at: Time,
     ) -> Option<(&'static str, String)> {
         // What an operator said in between makes it news again.
-        let by_hand = |spot: Spot| {
-            let step = definition.steps[spot.step].name.to_string();
-            self.by_hand.contains(&(saga.id.to_string(), step))
-        };
+        let by_hand = |spot: Spot| self.by_hand.contains(&(saga.id, spot));
         if let Some((ticket, word)) = word_of(definition, saga.id, entry)
             && !by_hand(ticket.spot)
             && !self.counted.insert((signer.sign(ticket), word))
@@ -215,10 +228,13 @@ impl Checks {
             self.given.contains(&(id, said))
         };
         match entry {
-            Entry::Sent { spot, action: which, attempt, .. } => {
+            Entry::Sent { spot, action: which, attempt, deadline, .. } => {
                 let state = action(*spot, *which)?;
                 if matches!(state.progress, Progress::Scheduled { due } if due > at) {
                     return Some(("on-time", format!("attempt {attempt} of {spot} is sent before it is due")));
+                }
+                if let Some(breach) = sent_in_time(definition, saga, *spot, *which, *attempt, *deadline, at) {
+                    return Some(breach);
                 }
                 if *which == Action::Compensate {
                     let (in_doubt, reply) = match &saga.unit(*spot)?.execute.progress {
@@ -236,6 +252,27 @@ impl Checks {
                 let endless = *which != Action::Compensate && saga.is_past_pivot(definition);
                 (state.tries() >= most && !endless).then(|| {
                     ("attempts", format!("attempt {attempt} of {} {spot} is one more than {most}", which.as_str()))
+                })
+            }
+            Entry::Scheduled { spot, action: which, due } => {
+                let tries = action(*spot, *which)?.tries();
+                let (least, most) = wait(definition, *spot, *which, tries)?;
+                let waits = due.since(at);
+                (waits < least || waits > most).then(|| {
+                    ("on-time", format!("{spot} waits for {waits:?} after {tries} attempts, not {least:?} to {most:?}"))
+                })
+            }
+            Entry::Extended { spot, action: which, attempt, deadline } => {
+                let id = signer.sign(Ticket { saga: saga.id, spot: *spot, action: *which, attempt: *attempt });
+                let (name, is_given) = (which.as_str(), given(*spot, *which, *attempt, "pending"));
+                self.extended.insert(id);
+                let until = in_time(definition, saga, *spot, *which, at);
+                if until.is_some_and(|until| *deadline != Some(until)) {
+                    let what = format!("attempt {attempt} of {name} {spot} is extended to {deadline:?}, not {until:?}");
+                    return Some(("pending", what));
+                }
+                (!is_given).then(|| {
+                    ("answers-are-given", format!("nobody answered `pending` to attempt {attempt} of {name} {spot}"))
                 })
             }
             Entry::Exhausted { spot, action: which, failure } => {
@@ -284,6 +321,11 @@ impl Checks {
             Entry::Succeeded { spot, action: which, attempt, late, .. } => {
                 let state = action(*spot, *which)?;
                 self.seen.extend(late.then_some("late success"));
+                let slept = matches!(state.progress, Progress::Scheduled { due } if due <= at);
+                // A `foreach` sleeps once, before its elements.
+                if matches!(definition.steps[spot.step].execute, Execute::Sleep(_)) && spot.item.is_none() && !slept {
+                    return Some(("on-time", format!("{spot} wakes up before its time")));
+                }
                 if !late && is_decided(state) {
                     return Some((
                         "first-decides",
@@ -325,8 +367,7 @@ impl Checks {
                 })
             }
             Entry::Resolved { spot, .. } => {
-                let step = definition.steps[spot.step].name.to_string();
-                self.by_hand.insert((saga.id.to_string(), step));
+                self.by_hand.insert((saga.id, *spot));
                 None
             }
             Entry::CompensationRenewed { .. } => {
@@ -442,10 +483,15 @@ impl Checks {
             Ok(Meaning::Signal(Signal { to: Target::Id(saga), id: Some(id), .. })) => {
                 return self.waits_still(saga, &id);
             }
-            Ok(Meaning::Saga(_, Input::Answer { answer, .. })) if answer.outcome == Some(Outcome::Pending) => {
-                return None;
-            }
-            Ok(Meaning::Saga(saga, Input::Answer { spot, action, attempt, .. })) => (saga, spot, action, attempt),
+            Ok(Meaning::Saga(saga, Input::Answer { spot, action, attempt, answer })) => match answer.outcome {
+                Some(Outcome::Pending) => return self.is_extended(signer, saga, spot, action, attempt),
+                Some(Outcome::Success) if self.is_unheard(saga, spot, action, attempt) => {
+                    let what = format!("the success of attempt {attempt} of {} {spot}", action.as_str());
+                    let why = "is acknowledged, and nothing of it is committed";
+                    return Some(("acknowledged-after-commit", format!("{saga}: {what} {why}")));
+                }
+                _ => (saga, spot, action, attempt),
+            },
             Ok(Meaning::Saga(saga, Input::Undelivered { spot, action, attempt, .. })) => (saga, spot, action, attempt),
             _ => return None,
         };
@@ -454,6 +500,50 @@ impl Checks {
         (state.in_flight() && state.attempt == attempt).then(|| {
             let what = super::world::short(message);
             ("acknowledged-after-commit", format!("{what} is acknowledged, and nothing of it is committed"))
+        })
+    }
+
+    /// Whether nothing is known of an attempt that was answered with a success, however late.
+    fn is_unheard(&self, saga: SagaId, spot: Spot, action: Action, attempt: u32) -> bool {
+        let Some((saga, pinned)) = self.sagas.get(&saga) else { return false };
+        let Some(unit) = saga.unit(spot) else { return false };
+        let state = unit.action(action);
+        // A question is answered by the command itself as well; and an operator knows better.
+        let asks = action == Action::Probe || self.by_hand.contains(&(saga.id, spot));
+        let child = matches!(pinned.definition.steps[spot.step].execute, Execute::Saga(_));
+        let known = match &state.progress {
+            Progress::Succeeded { .. } => true,
+            // It has contradicted itself; or what is answered is not what the step wants, and one such word stands for all.
+            Progress::Failed { by, failure, .. } => *by == Some(attempt) || failure.reason == Reason::InvalidReply,
+            _ => false,
+        };
+        !asks && !child && !known && !self.may_be_forgotten(saga) && attempt > state.void && attempt <= state.attempt
+    }
+
+    /// Whether it has ended, and what has ended is deleted: answers to it are kept as dead letters.
+    fn may_be_forgotten(&self, saga: &Saga) -> bool {
+        let Some((_, pinned)) = self.sagas.get(&saga.id) else { return true };
+        let above = saga.parent.as_ref().and_then(|parent| self.sagas.get(&parent.saga));
+        let with_it = above.is_some_and(|(above, _)| self.may_be_forgotten(above));
+        saga.status().is_terminal() && (pinned.definition.retention.is_some() || with_it)
+    }
+
+    /// A participant is still at it: its time begins anew.
+    fn is_extended(
+        &self,
+        signer: &Signer,
+        saga: SagaId,
+        spot: Spot,
+        action: Action,
+        attempt: u32,
+    ) -> Option<(&'static str, String)> {
+        let (saga, _) = self.sagas.get(&saga)?;
+        let state = saga.unit(spot)?.action(action);
+        let id = signer.sign(Ticket { saga: saga.id, spot, action, attempt });
+        let awaited = state.in_flight() && state.attempt == attempt && attempt > state.void;
+        (awaited && !self.extended.contains(&id)).then(|| {
+            let what = format!("attempt {attempt} of {} {spot}", action.as_str());
+            ("pending", format!("{}: somebody is at {what}, and its time does not begin anew", saga.id))
         })
     }
 
@@ -479,26 +569,22 @@ impl Checks {
         if seq.is_none() || seq > committed {
             self.breach("committed-before-sent", format!("the event {id} tells what is not committed"));
         }
-        self.told.insert((subject, text("type")));
         if self.events.insert(id.clone(), event.clone()).is_some_and(|before| before != event) {
             self.breach("told", format!("the event {id} differs from itself"));
         }
     }
 
-    /// These lifecycle events follow from what was committed.
-    pub(crate) fn promised(&mut self, events: impl Iterator<Item = String>) {
-        self.promised.extend(events);
-    }
-
-    /// A lifecycle event that nobody was told of.
-    pub(crate) fn untold(&self) -> Option<&String> {
-        self.promised.iter().find(|id| !self.events.contains_key(*id))
-    }
-
-    /// Whether the end of a saga was told.
-    pub(crate) fn end_was_told(&self, saga: &Saga) -> bool {
-        let what = format!("saga.{}.{}", saga.definition, saga.status().as_str());
-        self.told.contains(&(saga.id.to_string(), what))
+    /// What was told other than as often as it happened.
+    pub(crate) fn untold(&self) -> Option<String> {
+        let mut told: BTreeMap<(String, String), usize> = BTreeMap::new();
+        for event in self.events.values() {
+            let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+            *told.entry((text("subject"), text("type"))).or_default() += 1;
+        }
+        let mut all = self.owed.keys().chain(told.keys());
+        let count = |of: &BTreeMap<(String, String), usize>, what| of.get(what).copied().unwrap_or(0);
+        let what = all.find(|what| count(&self.owed, what) != count(&told, what))?;
+        Some(format!("{what:?} happened {} times, and was told {} times", count(&self.owed, what), count(&told, what)))
     }
 
     /// An answer to a start.
@@ -507,6 +593,10 @@ impl Checks {
         let body: Value = serde_json::from_slice(&message.body).unwrap_or_default();
         let saga = |body: &Value| body["saga_id"].as_str().map(str::to_owned);
         let before = self.start_answers.insert(id.clone(), body.clone());
+        let begun = saga(&body).and_then(|id| Uuid::try_parse(&id).ok()).map(SagaId);
+        if begun.is_some_and(|begun| !self.sagas.contains_key(&begun)) {
+            self.breach("committed-before-sent", format!("{id} is told of {body}, which is not committed"));
+        }
         if let Some((before, now)) =
             before.as_ref().and_then(saga).zip(saga(&body)).filter(|(before, now)| before != now)
         {
@@ -520,15 +610,87 @@ pub(crate) fn is_for_signals(step: &Execute) -> bool {
     matches!(step, Execute::Wait(wait) if matches!(wait.until, Awaited::Signal(_)))
 }
 
+/// Which lifecycle events an entry is worth, of a definition that wants all of them.
+fn news_of(definition: &Definition, entry: &Entry) -> Option<String> {
+    let of_step = |spot: &Spot, what: &str| Some(format!("step.{}.{what}", definition.steps[spot.step].name));
+    match entry {
+        Entry::Started { .. } => Some("started".to_owned()),
+        Entry::Completed { .. } => Some("completed".to_owned()),
+        Entry::Compensating { .. } => Some("compensating".to_owned()),
+        Entry::Compensated {} => Some("compensated".to_owned()),
+        Entry::GaveUp {} => Some("failed".to_owned()),
+        Entry::Suspended { .. } => Some("suspended".to_owned()),
+        Entry::Resumed { .. } => Some("resumed".to_owned()),
+        Entry::Succeeded { spot, action: Action::Compensate, .. }
+        | Entry::Resolved { spot, outcome: Resolution::Compensated, .. } => of_step(spot, "compensated"),
+        Entry::Succeeded { spot, .. }
+        | Entry::Taken { spot, .. }
+        | Entry::Resolved { spot, outcome: Resolution::Succeeded, .. } => of_step(spot, "succeeded"),
+        Entry::Failed { spot, .. }
+        | Entry::Exhausted { spot, action: Action::Execute, .. }
+        | Entry::Resolved { spot, outcome: Resolution::Failed, .. } => of_step(spot, "failed"),
+        _ => None,
+    }
+}
+
+/// When an attempt that is sent, or extended, `at` times out, as the definition has it; `None`: that is no command.
+fn in_time(definition: &Definition, saga: &Saga, spot: Spot, action: Action, at: Time) -> Option<Time> {
+    let own = at.plus(command(definition, spot, action)?.timeout);
+    let end = saga.deadline.filter(|_| action != Action::Compensate && !saga.is_past_pivot(definition));
+    Some(end.map_or(own, |end| own.min(end)))
+}
+
+/// That a command is sent while there is time for it, and after what is to pass before it; and how long it then has.
+fn sent_in_time(
+    definition: &Definition,
+    saga: &Saga,
+    spot: Spot,
+    action: Action,
+    attempt: u32,
+    deadline: Option<Time>,
+    at: Time,
+) -> Option<(&'static str, String)> {
+    let what = format!("attempt {attempt} of {} {spot}", action.as_str());
+    let over = saga.deadline.is_some_and(|end| end <= at) && !saga.is_past_pivot(definition);
+    if action != Action::Compensate && over {
+        return Some(("deadline", format!("{what} is sent after the saga's deadline")));
+    }
+    if let Some(until) = in_time(definition, saga, spot, action, at)
+        && deadline != Some(until)
+    {
+        return Some(("on-time", format!("{what} times out at {deadline:?}, and should at {until}")));
+    }
+    let step = &definition.steps[spot.step];
+    let state = saga.unit(spot)?.action(action);
+    let waits = action == Action::Execute && attempt == 1 && spot.item.is_none() && !step.delay.is_zero();
+    // Or an operator has had it sent at once.
+    let waited = matches!(state.progress, Progress::Scheduled { .. }) || state.started_at.is_some();
+    (waits && !waited).then(|| ("on-time", format!("{what} is sent without its delay")))
+}
+
+/// How long is waited before an action's first attempt, or after its last one: the least and the most.
+fn wait(definition: &Definition, spot: Spot, action: Action, tries: u32) -> Option<(Duration, Duration)> {
+    let step = &definition.steps[spot.step];
+    if tries == 0 {
+        let nap = if let Execute::Sleep(nap) = step.execute { nap } else { Duration::ZERO };
+        return Some((step.delay + nap, step.delay + nap));
+    }
+    let retry = command(definition, spot, action)?.retry;
+    let factor = retry.factor.powi(i32::try_from(tries).ok()? - 1);
+    let wait = retry.initial.mul_f64(factor).min(retry.max);
+    let trifle = Duration::from_millis(1);
+    Some((wait.mul_f64(1.0 - retry.jitter).saturating_sub(trifle), wait.mul_f64(1.0 + retry.jitter) + trifle))
+}
+
 /// How many attempts an action may take before somebody has to look; `None`: the step says nothing of it.
 fn attempts(definition: &Definition, spot: Spot, action: Action) -> Option<u32> {
+    Some(command(definition, spot, action)?.retry.attempts)
+}
+
+/// What an action sends.
+fn command(definition: &Definition, spot: Spot, action: Action) -> Option<&Command> {
     let step = &definition.steps[spot.step];
-    let command = match action {
-        Action::Execute => step.command(),
-        Action::Compensate => step.undo_command(),
-        Action::Probe => step.probe_command(),
-    };
-    Some(command?.retry.attempts)
+    step.sends(action)
 }
 
 /// Whose word an entry goes by, where that can be told: an event does not say which attempt it answers, and a child may say more than one thing.

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -13,7 +13,9 @@ use futures_util::stream::FuturesUnordered;
 use sagad::broker::handover::Ready;
 use sagad::broker::message::{Outgoing, Publication, Published, Taken};
 use sagad::broker::names::Names;
+use sagad::broker::topology::TopologyPlan;
 use sagad::clock::Clock;
+use sagad::config::Config;
 use sagad::core::parse::parse;
 use sagad::daemon::corridor::{Closing, Ends, Plan as Corridor, lay};
 use sagad::definitions::{Definitions, Folder};
@@ -30,7 +32,7 @@ use super::mutants::decides;
 use super::plan::Faults;
 use super::sagas::SagaPlan;
 use super::store::{Decks, Line};
-use super::world::{Fate, HEARTBEAT, SECRET, Watch, World};
+use super::world::{Fate, HEARTBEAT, SECRET, TAPPED, Watch, World};
 
 /// A daemon, or the place where one was.
 pub(crate) struct Daemon {
@@ -112,7 +114,10 @@ impl Daemon {
             decks: Arc::clone(&self.decks),
         };
         let clock = Arc::new(Watch { world: world.clone(), wrong_by, chance: chance.of("ids"), ids: Mutex::default() });
-        let definitions = Definitions::new(PathBuf::new(), line.clone()).alone(alone);
+        let mut definitions = Definitions::new(PathBuf::new(), line.clone()).alone(alone);
+        if world.lock().plan.taps {
+            definitions = definitions.checked_against(tapped());
+        }
         let definitions = Arc::new(definitions.timed_by(Arc::clone(&clock) as Arc<dyn Clock>));
         let (intake, pause) = (Arc::new(Mutex::new(None)), Arc::new(Pause::default()));
         let life = Life { task: tokio::spawn(std::future::ready(())), intake: Arc::clone(&intake), definitions, pause };
@@ -390,4 +395,19 @@ impl Future for Pausable {
             false => self.inner.as_mut().poll(context),
         }
     }
+}
+
+/// The queues of participants, of whom somebody listens in.
+fn tapped() -> TopologyPlan {
+    static PLAN: OnceLock<TopologyPlan> = OnceLock::new();
+    let plan = || {
+        let queue = |name: &str, key: &str| {
+            format!("[[topology.queues]]\nname = '{name}'\nbind = [{{ exchange = 'e', routing_key = '{key}' }}]\n")
+        };
+        let exchange = "[[topology.exchanges]]\nname = 'e'\ntype = 'topic'\n";
+        let toml = format!("{exchange}{}{}", queue("q", "#"), queue("tap", &format!("{TAPPED}*")));
+        let config = Config::parse("sim", &toml).unwrap_or_else(|errors| panic!("{errors}"));
+        TopologyPlan::new(&config.broker, &config.topology).unwrap_or_else(|errors| panic!("{errors:?}"))
+    };
+    PLAN.get_or_init(plan).clone()
 }

@@ -12,11 +12,7 @@ use serde_json::{Value, json};
 /// What is wrong with the properties or the headers of a command.
 pub(crate) fn flaw(saga: &Saga, definition: &Definition, ticket: Ticket, message: &Outgoing) -> Option<String> {
     let step = &definition.steps[ticket.spot.step];
-    let command = match ticket.action {
-        Action::Execute => step.command(),
-        Action::Compensate => step.undo_command(),
-        Action::Probe => step.probe_command(),
-    };
+    let command = step.sends(ticket.action);
     let Some(command) = command else { return Some("a step without a command sends one".to_owned()) };
     let properties = &message.properties;
     let headers = json!({

@@ -115,7 +115,7 @@ fn seeds(from: u64, count: u64, mutant: Option<Mutant>) -> Result<Outcome, u64> 
 }
 
 /// What has to happen in some run of many.
-const SEEN: [&str; 29] = [
+const SEEN: [&str; 30] = [
     "late success",
     "renewed",
     "unreadable answer",
@@ -126,6 +126,7 @@ const SEEN: [&str; 29] = [
     "deferred",
     "returned",
     "refused",
+    "refused by one",
     "twice",
     "lost wake-up",
     "expired",
@@ -163,7 +164,7 @@ fn holds_whatever_goes_wrong() {
 }
 
 /// Seeds that broke a promise once, each by the name of what it broke. What a seed draws changes with what can be drawn: what they found has
-/// tests of its own in `rules` and `forms`, and a mistake of its own in [`Mutant`].
+/// tests of its own in `rules`, `forms` and `families`, and a mistake of its own in [`Mutant`].
 mod once {
     macro_rules! holds {
         ($($what:ident: $($seed:literal),*;)*) => {
@@ -194,6 +195,8 @@ mod once {
         a_failure_told_again_settled_what_became_of_a_later_attempt: 60_141_896;
         what_could_not_be_read_was_forgotten_when_an_operator_asked_again: 70_007_602, 70_027_422;
         two_starts_with_a_key_in_a_batch_were_decided_for_ever: 80_541_070;
+        a_child_left_something_behind_when_its_parent_had_ended_as_undone: 100_001_998;
+        an_older_word_of_a_child_stood_against_a_newer_one: 100_049_188;
     }
 }
 

@@ -14,6 +14,7 @@ use sagad::core::parse::parse;
 use sagad::core::saga::{Failure, Phase, Progress, Reason, Saga};
 use sagad::core::time::Time;
 use sagad::trial::stage::units;
+use serde_json::Value;
 
 /// A mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,10 +36,16 @@ pub(crate) enum Mutant {
     LetsCommandsLive,
     WaitsBeyondDeadlines,
     WaitsForNobody,
+    FollowsTheNewest,
+    IgnoresPending,
+    ForgetsDeadlines,
+    KeepsSuspensionsSecret,
+    LeavesStepsOut,
+    BeginsOutOfOrder,
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Mutant; 17] = [
+    pub(crate) const ALL: [Mutant; 23] = [
         Mutant::AcknowledgesBeforeCommit,
         Mutant::ForgetsTheOutbox,
         Mutant::IgnoresTheVersion,
@@ -56,6 +63,12 @@ impl Mutant {
         Mutant::LetsCommandsLive,
         Mutant::WaitsBeyondDeadlines,
         Mutant::WaitsForNobody,
+        Mutant::FollowsTheNewest,
+        Mutant::IgnoresPending,
+        Mutant::ForgetsDeadlines,
+        Mutant::KeepsSuspensionsSecret,
+        Mutant::LeavesStepsOut,
+        Mutant::BeginsOutOfOrder,
     ];
 
     /// The laws by which it may be found.
@@ -65,7 +78,7 @@ impl Mutant {
             // What is not sent again is either told by nobody, or waited for in vain.
             Mutant::ForgetsTheOutbox => &["told", "nothing-lost", "ends", "at-rest"],
             Mutant::IgnoresTheVersion => &["replay", "first-decides", "once", "attempts", "duplicate"],
-            Mutant::IgnoresLateSuccesses => &["effect"],
+            Mutant::IgnoresLateSuccesses => &["acknowledged-after-commit", "effect"],
             Mutant::UndoesInAnyOrder => &["reverse"],
             Mutant::LosesTimers => &["ends"],
             Mutant::ConfusesAttempts => &["answers-are-given", "first-decides"],
@@ -80,6 +93,12 @@ impl Mutant {
             Mutant::LetsCommandsLive => &["well-formed"],
             Mutant::WaitsBeyondDeadlines => &["deadline"],
             Mutant::WaitsForNobody => &["on-time"],
+            Mutant::FollowsTheNewest => &["well-formed", "on-time"],
+            Mutant::IgnoresPending => &["pending"],
+            Mutant::ForgetsDeadlines => &["deadline", "on-time", "pending"],
+            Mutant::KeepsSuspensionsSecret => &["told"],
+            Mutant::LeavesStepsOut => &["complete"],
+            Mutant::BeginsOutOfOrder => &["in-order"],
         }
     }
 }
@@ -88,7 +107,10 @@ impl Mutant {
 pub(crate) fn decides(mutant: Option<Mutant>) -> Decide {
     match mutant {
         Some(Mutant::IgnoresLateSuccesses) => ignores_late_successes,
-        Some(Mutant::UndoesInAnyOrder | Mutant::GivesUpEarly | Mutant::LetsCommandsLive) => misreads,
+        Some(Mutant::UndoesInAnyOrder | Mutant::GivesUpEarly | Mutant::LetsCommandsLive | Mutant::BeginsOutOfOrder) => {
+            misreads
+        }
+        Some(Mutant::FollowsTheNewest) => follows_the_newest,
         Some(Mutant::ConfusesAttempts) => confuses_attempts,
         Some(Mutant::TrustsWakeUps) => trusts_wake_ups,
         Some(Mutant::AppliesDuplicates) => applies_duplicates,
@@ -96,6 +118,9 @@ pub(crate) fn decides(mutant: Option<Mutant>) -> Decide {
         Some(Mutant::DropsSignals) => drops_signals,
         Some(Mutant::WaitsBeyondDeadlines) => waits_beyond_deadlines,
         Some(Mutant::WaitsForNobody) => waits_for_nobody,
+        Some(Mutant::IgnoresPending) => ignores_pending,
+        Some(Mutant::ForgetsDeadlines) => forgets_deadlines,
+        Some(Mutant::LeavesStepsOut) => leaves_steps_out,
         _ => decide,
     }
 }
@@ -136,10 +161,16 @@ pub(crate) fn misread(mutant: Option<Mutant>, toml: &str) {
                     command.command.expires = false;
                 }
             }
+            Some(Mutant::BeginsOutOfOrder) => step.after.clear(),
+            Some(Mutant::FollowsTheNewest) => {}
             _ => return,
         }
     }
-    MISREAD.with_borrow_mut(|misread| drop(misread.insert(name(&definition), definition)));
+    let known_as = match mutant {
+        Some(Mutant::FollowsTheNewest) => definition.name.to_string(),
+        _ => name(&definition),
+    };
+    MISREAD.with_borrow_mut(|misread| drop(misread.insert(known_as, definition)));
 }
 
 /// Of one edition of a definition.
@@ -149,6 +180,10 @@ fn name(definition: &Definition) -> String {
 
 fn misreads(definition: &Definition, saga: &Saga, input: Input, now: Time) -> Result<Decision, Forbidden> {
     MISREAD.with_borrow(|misread| decide(misread.get(&name(definition)).unwrap_or(definition), saga, input, now))
+}
+
+fn follows_the_newest(definition: &Definition, saga: &Saga, input: Input, now: Time) -> Result<Decision, Forbidden> {
+    MISREAD.with_borrow(|misread| decide(misread.get(&*definition.name).unwrap_or(definition), saga, input, now))
 }
 
 fn confuses_attempts(definition: &Definition, saga: &Saga, mut input: Input, now: Time) -> Result<Decision, Forbidden> {
@@ -257,4 +292,35 @@ fn waits_for_nobody(definition: &Definition, saga: &Saga, input: Input, now: Tim
         }
     }
     Ok(decision)
+}
+
+fn ignores_pending(definition: &Definition, saga: &Saga, input: Input, now: Time) -> Result<Decision, Forbidden> {
+    match input {
+        Input::Answer { answer, .. } if answer.outcome == Some(Outcome::Pending) => {
+            Ok(Decision { saga: saga.clone(), entries: Vec::new(), effects: Vec::new(), ignored: Some(Ignored::Stale) })
+        }
+        input => decide(definition, saga, input, now),
+    }
+}
+
+fn forgets_deadlines(definition: &Definition, saga: &Saga, input: Input, now: Time) -> Result<Decision, Forbidden> {
+    let timeless = Saga { deadline: None, ..saga.clone() };
+    Ok(journaled(saga, decide(definition, &timeless, input, now)?, now))
+}
+
+/// Takes the first success for the end.
+fn leaves_steps_out(definition: &Definition, saga: &Saga, input: Input, now: Time) -> Result<Decision, Forbidden> {
+    let decision = decide(definition, saga, input, now)?;
+    let of_a_step = |entry: &Entry| matches!(entry, Entry::Succeeded { action: Action::Execute, .. });
+    let Some(first) = decision.entries.iter().position(of_a_step) else { return Ok(decision) };
+    let mut entries = decision.entries[..=first].to_vec();
+    let mut after = saga.clone();
+    entries.iter().for_each(|entry| apply(&mut after, entry, now));
+    if after.phase != Phase::Running || units(&after).any(|(_, unit)| unit.execute.under_way()) {
+        return Ok(decision);
+    }
+    let over = Entry::Completed { output: Value::Null.into(), error: None };
+    apply(&mut after, &over, now);
+    entries.push(over);
+    Ok(Decision { saga: after, entries, effects: Vec::new(), ignored: None })
 }

@@ -251,9 +251,13 @@ impl State {
         properties
             .headers
             .insert("x-death".into(), json!([{ "reason": reason, "queue": "q", "time": time, "count": 1 }]));
-        if command.deliveries > 0 {
+        // RabbitMQ says it seldom. Of a command that dies as if nobody had had it, nobody can know then: docs/guarantees.md.
+        let counted = command.deliveries > 0 && chance.of("counted").permille(500);
+        if counted {
             properties.headers.insert("x-delivery-count".into(), json!(command.deliveries));
         }
+        let of_a_step = action_of(&command.message) == "execute";
+        let looks_new = command.deliveries > 0 && !counted && matches!(reason, "expired" | "maxlen");
         let letter = Incoming {
             queue: Inbox::Dead,
             exchange: self.names.dead_exchange(),
@@ -263,8 +267,9 @@ impl State {
             body: command.message.body.clone(),
         };
         self.checks.seen.insert(reason);
-        if !self.buried.insert(id_of(&command.message).to_owned()) {
-            // The second copy of two: it can't be told from the same death told twice, docs/guarantees.md.
+        let known = !self.buried.insert(id_of(&command.message).to_owned());
+        if of_a_step && (known || looks_new) {
+            // The second copy of two can't be told from the same death told twice, docs/guarantees.md.
             self.participants.unclear.insert(unit_of(&command.message));
         }
         self.note(now, || format!("{} is dead: {reason}", described(&command.message)));
@@ -281,7 +286,7 @@ fn key_of(message: &Outgoing) -> String {
 }
 
 /// A probe is a command of its own, with its own key, and asks about the execute.
-fn action_of(message: &Outgoing) -> &str {
+pub(super) fn action_of(message: &Outgoing) -> &str {
     message.properties.header_str("saga-action").unwrap_or_default()
 }
 

@@ -13,6 +13,8 @@ use super::sagas::SagaPlan;
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) daemons: usize,
+    /// Somebody listens in on the command of step `s0`, with a queue of their own.
+    pub(crate) taps: bool,
     /// The last one is the child that others run.
     pub(crate) sagas: Vec<SagaPlan>,
     pub(crate) starts: Vec<StartPlan>,
@@ -271,7 +273,8 @@ impl Plan {
             })
             .collect();
         let faults = Faults::draw(chance.of("faults"));
-        Plan { seed, daemons, sagas, starts, orders, mishaps, faults, trouble }
+        let taps = chance.of("taps").permille(200);
+        Plan { seed, daemons, taps, sagas, starts, orders, mishaps, faults, trouble }
     }
 
     /// Plans with something less in them, the largest parts first.
@@ -284,6 +287,9 @@ impl Plan {
         };
         if self.daemons > 1 {
             with(&|plan| plan.daemons -= 1);
+        }
+        if self.taps {
+            with(&|plan| plan.taps = false);
         }
         for at in 0..self.starts.len() {
             if self.starts.len() > 1 {
@@ -317,7 +323,8 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "seed {}: {} daemons, trouble for {:?}", self.seed, self.daemons, self.trouble)?;
+        let tapped = if self.taps { ", the first step's command is tapped" } else { "" };
+        writeln!(f, "seed {}: {} daemons, trouble for {:?}{tapped}", self.seed, self.daemons, self.trouble)?;
         self.sagas.iter().try_for_each(|saga| writeln!(f, "{}", saga.toml()))?;
         self.starts.iter().try_for_each(|start| writeln!(f, "{start:?}"))?;
         self.orders.iter().try_for_each(|order| writeln!(f, "{order:?}"))?;

@@ -285,7 +285,9 @@ impl StepPlan {
         let at = self.name;
         let after: Vec<String> = self.after.iter().map(|earlier| format!("'s{earlier}'")).collect();
         let kind = match self.kind {
-            Kind::Command | Kind::Probe | Kind::Suspend | Kind::Announced => format!("command = 's{at}.do'"),
+            Kind::Command | Kind::Probe | Kind::Suspend | Kind::Announced => {
+                format!("command = 's{at}.do.{}'", of.edition)
+            }
             Kind::Publish => format!("publish = 's{at}.done'"),
             Kind::Signal(_) => "wait = { signal = 'go' }".to_owned(),
             Kind::Event(_) => format!("wait = {{ exchange = 'ev', routing_key = '{saga}.s{at}.happened', match = 'body.key' }}"),
@@ -355,7 +357,10 @@ impl StepPlan {
             (Kind::Sleep, _) => {}
             (_, Undo::None) => line(true, "compensate = false".into()),
             (kind, undo) => {
-                line(kind != Kind::Saga, format!("compensate.command = 's{at}.undo'\ncompensate.timeout = '7s'"));
+                line(
+                    kind != Kind::Saga,
+                    format!("compensate.command = 's{at}.undo.{}'\ncompensate.timeout = '7s'", of.edition),
+                );
                 let own = self.foreach.is_none() || !single;
                 if let Some(first) = first.filter(|_| self.looks_back && own && kind != Kind::Saga) {
                     line(true, format!("compensate.body.reply = '{{{{ steps.s{at}.reply }}}}'"));

@@ -189,14 +189,9 @@ impl Store for Line {
         }
         let mutant = self.world.lock().mutant;
         let mistaken = mutant.map(|mutant| self.mistaken(mutant, batch));
-        let (promised, batch) = (batch, mistaken.as_ref().unwrap_or(batch));
+        let batch = mistaken.as_ref().unwrap_or(batch);
         let committed = self.store.commit(batch).await?;
         self.check(batch, &committed);
-        let events = (promised.sagas.iter().filter(|write| !committed.stale.contains(&write.id)))
-            .flat_map(|write| &write.outbox)
-            .filter(|row| row.message.exchange == "sagad.events")
-            .filter_map(|row| row.message.properties.message_id.clone());
-        self.world.lock().checks.promised(events);
         if troubled && chance.of("dies").permille(faults.dies_committing) {
             self.world.trace(|| format!("daemon {} dies just after it has committed", self.daemon));
             self.world.lock().checks.seen.insert("dies committing");

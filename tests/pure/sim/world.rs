@@ -24,7 +24,7 @@ use uuid::Uuid;
 use super::chance::Chance;
 use super::checks::Checks;
 use super::mutants::Mutant;
-use super::participants::{Command, Participants, id_of, unit_of};
+use super::participants::{Command, Participants, action_of, id_of, unit_of};
 use super::plan::Plan;
 
 /// When every run begins: 2026-01-01T00:00:00Z.
@@ -35,6 +35,9 @@ pub(crate) const SECRET: [u8; 32] = [7; 32];
 
 /// Where whoever starts a saga over AMQP waits for the answer.
 pub(crate) const STARTER: &str = "starter";
+
+/// How the routing keys of commands begin that somebody listens in on.
+pub(crate) const TAPPED: &str = "s0.do.";
 
 /// Deliveries that a daemon has in hand at the most.
 const PREFETCH: usize = 30;
@@ -400,6 +403,11 @@ impl State {
         if !is_told && goes_wrong("refused", faults.refused) {
             self.checks.seen.insert("refused");
             self.note(now, || format!("the broker refuses {id}"));
+            // One queue refused it, and another has it.
+            if is_command && self.is_tapped(message) && chance.of("there").permille(500) {
+                self.checks.seen.insert("refused by one");
+                self.route(message, chance, now);
+            }
             return Fate::Refused;
         }
         if goes_wrong("deferred", faults.deferred) {
@@ -461,10 +469,18 @@ impl State {
                 self.checks.answered_start(message);
             }
         } else if message.exchange == self.names.events_exchange() {
-            self.checks.told(message);
+            let secret = self.mutant == Some(Mutant::KeepsSuspensionsSecret);
+            if !(secret && message.routing_key.ends_with(".suspended")) {
+                self.checks.told(message);
+            }
         } else {
             self.checks.breach("known-exchanges", format!("something is published to {:?}", message.exchange));
         }
+    }
+
+    /// Whether more than one queue has it.
+    pub(super) fn is_tapped(&self, message: &Outgoing) -> bool {
+        self.plan.taps && message.routing_key.starts_with(TAPPED)
     }
 
     /// On its way to sagad, perhaps twice.
@@ -501,13 +517,16 @@ impl State {
         // Of two copies in a queue that drops its head, the death of the first says nothing of the second, and nobody can tell: docs/guarantees.md.
         let twice =
             chance.of("unconfirmed").permille(faults.unconfirmed) || chance.of("deferred").permille(faults.deferred);
-        if self.dropped.contains(id_of(message)) {
+        if self.dropped.contains(id_of(message)) && action_of(message) == "execute" {
             self.participants.unclear.insert(unit_of(message));
         }
         if !twice && chance.of("full").permille(faults.absent / 2) {
             self.dropped.insert(id_of(message).to_owned());
             self.bury(&command, "maxlen", now, chance);
             return;
+        }
+        if self.is_tapped(message) && chance.of("tap").permille(faults.absent / 2) {
+            self.bury(&command, "maxlen", now, chance.of("tap"));
         }
         // Of two copies the first is taken first: both wait alike.
         let queue = self.chance.of(("queue", id_of(message)));
