@@ -236,10 +236,11 @@ impl Case<'_> {
     }
 
     fn deadline(&self) -> Option<String> {
-        let deadline = self.saga.deadline.filter(|_| self.saga.phase == Phase::Running)?;
-        if self.saga.is_past_pivot(self.definition) {
-            return None;
+        if self.saga.phase == Phase::Compensating {
+            let deadline = self.saga.timers(self.definition).deadline?;
+            return Some(format!("its deadline is {deadline}: what is still in flight forward is in doubt then"));
         }
+        let deadline = self.saga.end(self.definition).filter(|_| self.saga.phase == Phase::Running)?;
         Some(match self.saga.suspended {
             None => format!("its deadline is {deadline}: then what is in flight is in doubt, and all is undone"),
             Some(_) if deadline <= self.now => {

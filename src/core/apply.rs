@@ -238,16 +238,12 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
                 state.last_failure = state.failure().cloned();
                 state.progress = Progress::Idle;
             }
-            // Another attempt raises the question anew; and another child has left nothing behind so far.
-            let others: &[Action] = match (action, afresh) {
-                (Action::Execute, true) => &[Action::Probe, Action::Compensate],
-                (Action::Execute, false) => &[Action::Probe],
-                _ => &[],
-            };
-            for other in others {
-                if let Some(state) = action_of(saga, *spot, *other).filter(|state| !state.is_untouched()) {
-                    *state = anew(state);
-                }
+            // Another attempt raises the question anew.
+            if *action == Action::Execute
+                && let Some(probe) = action_of(saga, *spot, Action::Probe)
+                && !probe.is_untouched()
+            {
+                *probe = anew(probe);
             }
         }
         Entry::Resolved { spot, outcome, reply, reason, .. } => {
@@ -265,12 +261,6 @@ pub fn apply(saga: &mut Saga, entry: &Entry, at: Time) {
             }
             if action == Action::Execute {
                 stop_asking(saga, *spot);
-            }
-            // It was done after all: what a child left behind is not all that there is to undo.
-            if *outcome == Resolution::Succeeded
-                && let Some(undo) = action_of(saga, *spot, Action::Compensate).filter(|undo| !undo.is_untouched())
-            {
-                *undo = anew(undo);
             }
             set(saga, *spot, action, progress);
         }

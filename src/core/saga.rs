@@ -214,6 +214,12 @@ impl Saga {
         })
     }
 
+    /// Its deadline, as long as that counts: while it goes forward past its point of no return it does not.
+    pub fn end(&self, definition: &Definition) -> Option<Time> {
+        let forward = self.phase == Phase::Running && self.is_past_pivot(definition);
+        self.deadline.filter(|_| !forward)
+    }
+
     /// Notes in the state what can only be told from the elements of its steps, which are stored apart.
     pub fn sum_up(&mut self, definition: &Definition) {
         for (step, state) in definition.steps.iter().zip(&mut self.steps) {
@@ -248,9 +254,8 @@ impl Saga {
         if let Phase::Pending { due, held: false } = self.phase {
             timers.wait = Some(due);
         }
-        let waits = self.phase == Phase::Running || self.phase == Phase::Compensating && is_forward;
-        if waits && !self.is_past_pivot(definition) {
-            timers.deadline = self.deadline;
+        if self.phase == Phase::Running || self.phase == Phase::Compensating && is_forward {
+            timers.deadline = self.end(definition);
         }
         match self.suspended {
             Some(_) => Timers { time_out: timers.time_out, ..Timers::default() },

@@ -196,7 +196,7 @@ impl Round {
                 self.dead_letters.push(DeadLetter::clone(letter));
                 Outcome::Kept { reason: letter.reason.clone() }
             }
-            Request::Saga(id, input) => match self.of_one_copy(*id, input, definitions) {
+            Request::Saga(id, input) => match self.of_one_copy(*id, input, item, definitions) {
                 Some(input) => self.decide_saga(*id, &input, item, names, signer),
                 None => self.decide_saga(*id, input, item, names, signer),
             },
@@ -210,13 +210,21 @@ impl Round {
     }
 
     /// A command that did not reach a consumer by one queue may have by another: RabbitMQ refuses, or buries, each copy for itself.
-    fn of_one_copy<S: Store>(&self, id: SagaId, input: &Input, definitions: &Definitions<S>) -> Option<Input> {
+    fn of_one_copy<S: Store>(
+        &self,
+        id: SagaId,
+        input: &Input,
+        item: &Item,
+        definitions: &Definitions<S>,
+    ) -> Option<Input> {
         let Input::Undelivered { spot, action, attempt, reason, message, delivered_before, .. } = input else {
             return None;
         };
         let definition = &self.sagas.get(&id)?.pinned.definition;
         let command = definition.steps.get(spot.step)?.sends(*action)?;
-        let nowhere = *reason == Reason::Unroutable;
+        // Nor does any have what was not sent.
+        let unsent = *reason == Reason::Expired && matches!(item.settle, Settle::Published(_));
+        let nowhere = *reason == Reason::Unroutable || unsent;
         let several = !nowhere && definitions.reaches_several(&command.exchange, &command.routing_key);
         several.then(|| Input::Undelivered {
             spot: *spot,
@@ -353,14 +361,14 @@ impl Round {
                 None => claims.push((claim, None)),
                 Some((holder, status)) if may_take_over(&pinned.definition, &claim, status) => {
                     // One that began and ended in this very round has yet to be committed, and the claim with it.
-                    if self.sagas.get(&holder).is_some_and(Work::is_born) {
+                    if self.sagas.get(&holder).is_some_and(Work::has_claims) {
                         return Outcome::Undecided(holder);
                     }
                     claims.push((claim, Some(holder)));
                 }
                 Some((holder, _)) if claim.kind == ClaimKind::Lock => {
                     // Nothing is kept on the word of one that is not committed: the letter would be, even if that one comes to nothing.
-                    if !item.is_answered() && self.sagas.get(&holder).is_some_and(Work::is_born) {
+                    if !item.is_answered() && self.sagas.get(&holder).is_some_and(Work::has_claims) {
                         return Outcome::Undecided(holder);
                     }
                     if !item.is_answered() {

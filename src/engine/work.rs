@@ -77,9 +77,9 @@ impl Work {
         Work { expected: 0, birth: Some(birth), stored_elements: Vec::new(), claims, ..known }
     }
 
-    /// Whether it began in this round.
-    pub(super) fn is_born(&self) -> bool {
-        self.birth.is_some()
+    /// Whether it claims something that is not committed yet.
+    pub(super) fn has_claims(&self) -> bool {
+        !self.claims.is_empty()
     }
 
     /// Takes over what was decided.

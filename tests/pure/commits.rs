@@ -340,20 +340,27 @@ retry.attempts = 1
 compensate.command = 'a.undo'
 ";
 
-#[tokio::test]
-async fn what_one_queue_refuses_another_may_have() {
+/// Queues of participants: one for the commands of `a`, or another one as well, that has everything.
+fn queues(several: bool) -> String {
     let queue = |name: &str, key: &str| {
         let bind = format!("bind = [{{ exchange = 'shop.commands', routing_key = '{key}' }}]");
         format!("[[topology.queues]]\nname = '{name}'\n{bind}\n")
     };
     let exchange = "[[topology.exchanges]]\nname = 'shop.commands'\ntype = 'topic'\n".to_owned();
-    let alone = exchange + &queue("a", "a.*");
-    for (topology, is_in_doubt) in [(alone.clone() + &queue("audit", "#"), true), (alone, false)] {
-        let mut scene = Scene::among(LOCKED, &topology).await;
+    exchange + &queue("a", "a.*") + &if several { queue("audit", "#") } else { String::new() }
+}
+
+#[tokio::test]
+async fn what_one_queue_refuses_another_may_have() {
+    let refused = |outbox, message| Published::Refused { outbox, message };
+    let unsent = |outbox, message| Published::Expired { outbox, message, never_sent: true };
+    type Said = fn(Uuid, Arc<Outgoing>) -> Published;
+    let cases: [(bool, Said, bool); 3] = [(true, refused, true), (false, refused, false), (true, unsent, false)];
+    for (several, said, is_in_doubt) in cases {
+        let mut scene = Scene::among(LOCKED, &queues(several)).await;
         scene.gate.always(Word::Commit);
         scene.start_with(7, json!({ "lock": "one" }), None).await.unwrap().unwrap();
-        let refused = |outbox, message| Published::Refused { outbox, message };
-        assert_eq!(scene.sent_and(refused).await.routing_key, "a.one");
+        assert_eq!(scene.sent_and(said).await.routing_key, "a.one");
         if is_in_doubt {
             let undo = scene.sent().await;
             assert_eq!(undo.routing_key, "a.undo");

@@ -264,6 +264,19 @@ fn events_of_its_own_wait_for_the_broker_and_children_are_named() {
 }
 
 #[test]
+fn on_the_way_back_the_deadline_counts_for_what_is_still_in_flight() {
+    let toml = format!(
+        "timeout = '15m'\n{}[[steps]]\nname = 'ship'\nsaga = 'shipment'\nafter = []\ncompensate = false\n",
+        step("a", "")
+    );
+    let mut play = Play::of(&whole(&toml));
+    let answer = RawAnswer::new(Some(Outcome::Pending), json!(null));
+    play.put(Input::Answer { spot: 1.into(), action: Action::Execute, attempt: 1, answer }).unwrap();
+    play.failure("a 1");
+    tells(&play, "its deadline is 2023-11-14T22:28:20.000Z: what is still in flight forward is in doubt then");
+}
+
+#[test]
 fn a_saga_that_has_not_begun_says_what_keeps_it() {
     let toml = whole("max_running = 3\nlock.key = '{{ input.n }}'\n[[steps]]\nname = 'a'\nsleep = '1s'\n");
     let mut play = Play::delayed(&toml, json!({ "n": "ann" }), Duration::from_secs(60));

@@ -289,10 +289,8 @@ fn a_child_that_has_ended_well_after_all_is_not_begun_again() {
     answer(&mut play, 1, Action::Execute, 2, Some(Outcome::Failure), left);
     play.waits_for("ship");
     answer(&mut play, 1, Action::Execute, 1, Some(Outcome::Success), Value::Null);
-    play.is(Status::Suspended);
-    play.resume();
     play.is(Status::Completed);
-    assert_eq!(order(&play).ticket.attempt, 2);
+    assert_eq!((order(&play).ticket.attempt, play.step("ship")), (2, "succeeded"));
 }
 
 #[test]
@@ -355,8 +353,9 @@ fn a_child_that_was_refused_after_its_undo_was_asked_for_has_nothing_to_undo() {
 
 #[test]
 fn a_child_that_left_something_behind_has_whatever_was_asked_of_it_by_then() {
-    for undo_refused in [true, false] {
-        let mut play = Play::of(&parent());
+    let once = parent().replace("saga = 'shipment'", "saga = 'shipment'\ncompensate.retry.attempts = 1");
+    for (toml, undo_refused) in [(parent(), true), (parent(), false), (once, true)] {
+        let mut play = Play::of(&toml);
         play.success("a 1");
         play.order(Order::Cancel { reason: None }).unwrap();
         if undo_refused {
@@ -459,4 +458,61 @@ fn at_the_deadline_nothing_is_waited_for_whenever_the_saga_turned_round() {
     assert_eq!((play.now, play.step("ship")), (deadline, "in_doubt"));
     play.success("undo b 1");
     play.is(Status::Compensated);
+}
+
+#[test]
+fn a_child_that_left_something_behind_before_the_pivot_is_not_replaced() {
+    // It is optional, and something else is under way: the saga goes on.
+    let toml = "[[steps]]\nname = 'ship'\nsaga = 'shipment'\noptional = true\n\
+                [[steps]]\nname = 'x'\nafter = []\ncommand = 'x.do'\ncompensate.command = 'x.undo'\n";
+    let mut play = Play::of(toml);
+    answer(&mut play, 0, Action::Execute, 1, Some(Outcome::Failure), left_something());
+    play.is(Status::Running);
+    assert!(play.retry_step("ship").is_err(), "nobody would know any more what is left of the first one");
+    play.failure("x 1");
+    play.is(Status::Failed);
+    assert_eq!(play.step("ship"), "compensation_failed");
+}
+
+#[test]
+fn whoever_began_a_child_its_end_is_heard() {
+    let second_order = || {
+        let mut play = Play::of(&parent());
+        play.success("a 1");
+        play.timer();
+        play.timer();
+        assert_eq!(order(&play).ticket.attempt, 2);
+        play
+    };
+    // The first order was refused, and the second begins it.
+    let mut play = second_order();
+    answer(&mut play, 1, Action::Execute, 1, Some(Outcome::Failure), json!({ "error": "it is not loaded" }));
+    play.success("undo a 1");
+    play.is(Status::Compensated);
+    answer(&mut play, 1, Action::Execute, 2, Some(Outcome::Failure), left_something());
+    play.is(Status::Failed);
+    assert_eq!(play.step("ship"), "compensation_failed");
+    // The second order began it, and the first comes back.
+    let mut play = second_order();
+    answer(&mut play, 1, Action::Execute, 2, Some(Outcome::Failure), left_something());
+    play.comes_back("ship 1", Reason::Unroutable, false);
+    play.success("undo a 1");
+    play.is(Status::Failed);
+}
+
+#[test]
+fn a_pivot_that_succeeds_on_the_way_back_lifts_no_deadline() {
+    let toml = "timeout = '1m'\n[[steps]]\nname = 'c'\nafter = []\ncommand = 'c.do'\ncompensate = false\n".to_owned()
+        + "[[steps]]\nname = 'p'\nafter = []\ncommand = 'p.do'\npivot = true\ncompensate.command = 'p.undo'\n"
+        + "[[steps]]\nname = 'ship'\nafter = []\nsaga = 'shipment'\ncompensate = false\n";
+    let mut play = Play::of(&crate::play::whole(&toml));
+    answer(&mut play, 2, Action::Execute, 1, Some(Outcome::Pending), Value::Null);
+    play.failure("c 1");
+    play.success("p 1");
+    play.success("undo p 1");
+    play.is(Status::Compensating);
+    assert_eq!(play.due(), play.saga.deadline);
+    play.timer();
+    play.is(Status::Compensated);
+    assert_eq!(play.step("ship"), "in_doubt");
 }

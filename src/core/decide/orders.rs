@@ -100,6 +100,9 @@ impl Transition<'_> {
                 for spot in spots {
                     let (reply, reason, actor) = (reply.clone(), reason.clone(), actor.clone());
                     self.record(Entry::Resolved { spot, outcome, reply, reason, actor });
+                    if outcome == Resolution::Succeeded {
+                        self.forget_what_was_left(spot);
+                    }
                 }
                 if waits_for_it {
                     self.record(Entry::Resumed { actor: Some(actor), reason: None });
@@ -135,6 +138,9 @@ impl Transition<'_> {
         // A child that has ended is not begun again: another one is.
         let afresh = ended && action == Action::Execute && self.runs_child(spot.step);
         self.record(Entry::Retried { spot, action, afresh, actor, reason });
+        if afresh {
+            self.forget_what_was_left(spot);
+        }
     }
 
     fn has_failed(&self, spot: Spot, action: Action) -> bool {
@@ -151,9 +157,17 @@ impl Transition<'_> {
         self.find(step, ALL, |_| true, failed)
     }
 
-    /// Whether its undo was never asked for. On the way forward none is, whatever a child of it has left behind.
+    /// Whether its undo was never asked for. Where the saga only goes forward none ever is, whatever a child of it has left behind.
     fn has_no_undo(&self, unit: &Unit) -> bool {
-        unit.compensate.is_untouched() || self.saga.phase == Phase::Running
+        let forward = self.saga.phase == Phase::Running && self.saga.is_past_pivot(self.definition);
+        unit.compensate.is_untouched() || forward
+    }
+
+    /// What a child left behind is not all that there is, once another one is begun, or it has ended well after all.
+    pub(super) fn forget_what_was_left(&mut self, spot: Spot) {
+        if self.saga.unit(spot).is_some_and(|unit| !unit.compensate.is_fresh()) {
+            self.record(Entry::CompensationRenewed { spot });
+        }
     }
 
     fn has_gone_on(&self, step: StepIx) -> bool {

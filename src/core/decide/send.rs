@@ -202,7 +202,7 @@ impl<'a> Transition<'a> {
 
     /// Nothing forward is waited for beyond the saga's deadline, unless it is past its point of no return.
     fn within_the_saga(&self, deadline: Option<Time>) -> Option<Time> {
-        match self.saga.deadline.filter(|_| !self.saga.is_past_pivot(self.definition)) {
+        match self.saga.end(self.definition) {
             Some(end) => Some(deadline.map_or(end, |deadline| deadline.min(end))),
             None => deadline,
         }

@@ -162,6 +162,19 @@ impl Transition<'_> {
                 self.take_up_again(spot);
                 self.go_on_with(spot);
             }
+            // One order was refused, and another had begun it: what it left behind is news.
+            (Progress::Failed { by: Some(other), .. }, Answer::Failure(failure))
+                if action == Action::Execute
+                    && *other != attempt
+                    && self.runs_child(spot.step)
+                    && left_something(&failure)
+                    && !matches!(unit.compensate.progress, Progress::Succeeded { .. } | Progress::GivenUp { .. }) =>
+            {
+                self.call_off_undo(spot);
+                self.record(Entry::GivenUp { spot, failure });
+                self.take_up_again(spot);
+                self.go_on_with(spot);
+            }
             // Late, yet the first word about it: the doubt is over. Not once its undo is on its way, which serves either case.
             (Progress::Failed { .. }, Answer::Failure(failure)) if forward && state.in_doubt() && undo_untouched => {
                 self.record(Entry::Failed { spot, action, attempt, failure });
@@ -193,6 +206,9 @@ impl Transition<'_> {
         self.record(Entry::Succeeded { spot, action, attempt, reply: Arc::new(reply), late });
         if action != Action::Compensate {
             self.owe_again(spot);
+            if self.saga.phase == Phase::Running && self.runs_child(spot.step) {
+                self.forget_what_was_left(spot);
+            }
         }
         self.go_on_with(spot);
     }
@@ -202,7 +218,7 @@ impl Transition<'_> {
         if let Some(unit) = self.saga.unit(spot)
             && unit.needs_undo(&self.definition.steps[spot.step])
         {
-            if !unit.compensate.is_untouched() {
+            if !unit.compensate.is_fresh() {
                 self.record(Entry::CompensationRenewed { spot });
                 self.go_on_with(spot);
             }
@@ -212,10 +228,10 @@ impl Transition<'_> {
 
     /// A failure decides an execute. One of a child that could not undo all that it did leaves something behind.
     fn fail_execute(&mut self, spot: Spot, attempt: u32, failure: Failure) {
-        let failed = failure.details.pointer("/details/status").is_some_and(|status| status == "failed");
         // Once it has told that it undid everything, that it could not is an older word.
         let undone = |unit: &Unit| matches!(unit.compensate.progress, Progress::Succeeded { .. });
-        let left = self.runs_child(spot.step) && failed && !self.saga.unit(spot).is_some_and(undone);
+        let left = self.runs_child(spot.step) && left_something(&failure);
+        let left = left && !self.saga.unit(spot).is_some_and(undone);
         self.record(Entry::Failed { spot, action: Action::Execute, attempt, failure: failure.clone() });
         self.call_off_undo(spot);
         if left {
@@ -233,7 +249,8 @@ impl Transition<'_> {
 
     /// Nobody needs to find out any more what came by itself.
     fn go_on_with(&mut self, spot: Spot) {
-        let stuck = self.saga.unit(spot).is_some_and(|unit| unit.compensate.failure().is_some());
+        let failed = |unit: &Unit| matches!(unit.compensate.progress, Progress::Failed { .. });
+        let stuck = self.saga.unit(spot).is_some_and(failed);
         if !stuck && self.saga.suspended.as_ref().is_some_and(|suspension| suspension.spot == Some(spot)) {
             self.record(Entry::Resumed { actor: None, reason: None });
         }
@@ -272,9 +289,10 @@ impl Transition<'_> {
         } else if handling == Handling::Never && state.unanswered.contains(&attempt) && !state.held.contains(&attempt) {
             self.record(Entry::NeverRan { spot, action, attempt, failure });
             let step = &self.definition.steps[spot.step];
-            // A child that there is not can't be told to undo anything.
-            let nobody = self.runs_child(spot.step) && self.saga.unit(spot).is_some_and(|unit| !unit.needs_undo(step));
-            if action == Action::Execute && nobody {
+            // A child that there is not can't be told to undo anything. One that has answered is there.
+            let silent = |unit: &Unit| matches!(unit.execute.progress, Progress::Failed { by: None, .. });
+            let nobody = |unit: &Unit| silent(unit) && !unit.needs_undo(step);
+            if action == Action::Execute && self.runs_child(spot.step) && self.saga.unit(spot).is_some_and(nobody) {
                 self.call_off_undo(spot);
             }
             self.take_up_again(spot);
@@ -355,8 +373,7 @@ impl Transition<'_> {
     }
 
     pub(super) fn keep_deadline(&mut self) {
-        let passed = self.saga.deadline.is_some_and(|deadline| deadline <= self.now);
-        if !passed || self.saga.is_past_pivot(self.definition) {
+        if self.saga.end(self.definition).is_none_or(|end| end > self.now) {
             return;
         }
         let error = saga_error(Reason::Deadline, "the saga's deadline has passed");
@@ -367,6 +384,11 @@ impl Transition<'_> {
             _ => {}
         }
     }
+}
+
+/// Whether a child says that it gave up some of its undos.
+fn left_something(failure: &Failure) -> bool {
+    failure.details.pointer("/details/status").is_some_and(|status| status == "failed")
 }
 
 /// Whether it is news that somebody had an attempt of an execute in hand, which is not the latest in flight, and that what he did may still

@@ -111,6 +111,11 @@ impl ActionState {
         *self == ActionState::default()
     }
 
+    /// Whether nothing has happened to its present round.
+    pub fn is_fresh(&self) -> bool {
+        self.progress == Progress::Idle && self.attempt == self.void
+    }
+
     /// Whether a command is out and its answer awaited.
     pub fn in_flight(&self) -> bool {
         matches!(self.progress, Progress::Running { .. })

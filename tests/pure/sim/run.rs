@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 
 use super::checks::is_for_signals;
 use super::daemon::Daemon;
-use super::mutants::{Mutant, misread};
+use super::mutants::{Mutant, misread, overslept};
 use super::plan::{Misfortune, Plan, Way, What};
 use super::store::Decks;
 use super::world::{HEARTBEAT, Happening, SECRET, STARTER, World, garbage};
@@ -124,6 +124,9 @@ impl Run {
                 if !self.happen(what) {
                     return self.close();
                 }
+            }
+            if let Some(why) = overslept() {
+                self.world.breach("on-time", why);
             }
             if self.world.lock().checks.first_breach().is_some() {
                 return self.daemons.iter_mut().for_each(Daemon::kill);
