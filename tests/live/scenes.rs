@@ -31,7 +31,7 @@ use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, Site};
 use crate::postgres::{self, Database};
-use crate::rabbitmq;
+use crate::{rabbitmq, verify};
 
 /// How long anything that must come may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -101,9 +101,13 @@ impl Stage {
         self.look(&format!("/v1/sagas/{id}"), what, expected).await
     }
 
-    /// Waits until the saga has this status.
+    /// Waits until the saga has this status; then all that is stored is what the journals tell.
     async fn ends(&self, id: &str, status: &str) -> Value {
-        self.until(id, status, |saga| saga["status"] == status).await
+        let saga = self.until(id, status, |saga| saga["status"] == status).await;
+        let store = verify::open(self.site.store()).await;
+        verify::look(&store, false).await.is_well();
+        store.close().await;
+        saga
     }
 
     /// Waits until what the API says at `path` is as expected.

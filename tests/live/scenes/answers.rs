@@ -89,4 +89,12 @@ async fn what_can_not_be_read_or_placed_is_kept_and_changes_nothing() {
     assert_eq!(stage.saga(&id).await["status"], "running");
     one.succeed().await;
     stage.ends(&id, "completed").await;
+    // What is placed and changes nothing is counted.
+    stage.publish("", &replies, answer(&real), b"{}").await;
+    let counted = |metrics: &Value| {
+        let metrics = metrics.as_str().unwrap_or_default();
+        metrics.lines().any(|line| line == "sagad_answers_ignored_total{why=\"settled\"} 1")
+    };
+    stage.look("/metrics", "the duplicate", counted).await;
+    stage.letters(7).await;
 }

@@ -260,16 +260,10 @@ async fn what_overtakes_the_start_of_its_saga_waits_for_it() {
     two.succeed().await;
     stage.ends(&id, "completed").await;
     // The other is counted, and that is all.
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let metrics = reqwest::get(format!("{}/metrics", stage.daemon.url())).await.expect("metrics").text().await;
-        let metrics = metrics.expect("text");
-        if metrics.lines().any(|line| line == "sagad_events_unclaimed_total 1") {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{metrics}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let counted = |metrics: &Value| {
+        metrics.as_str().unwrap_or_default().lines().any(|line| line == "sagad_events_unclaimed_total 1")
+    };
+    stage.look("/metrics", "the other", counted).await;
     assert_eq!(put_off(&stage).await, 0);
     assert!(stage.letters(0).await.is_empty());
     stage.is_quiet("b");
