@@ -681,8 +681,12 @@ impl Run {
                 };
                 // What waits already is enough.
                 let taken = self.world.lock().checks.signals_taken(saga.id);
-                let is_skipped = |(_, unit): &(Spot, &Unit)| matches!(unit.execute.progress, Progress::Skipped { .. });
-                let wanted = units(saga).filter(waits).filter(|it| !is_skipped(it)).count();
+                // Whatever was skipped, or ended by an operator's word, takes none.
+                let by_hand = |spot: Spot| self.world.lock().checks.by_hand.contains(&(saga.id, spot));
+                let takes = |(spot, unit): &(Spot, &Unit)| {
+                    !matches!(unit.execute.progress, Progress::Skipped { .. }) && !by_hand(*spot)
+                };
+                let wanted = units(saga).filter(waits).filter(takes).count();
                 units(saga).filter(waits).all(is_over) || wanted <= taken
             });
             !kept.contains(&**id) && !needless.any(|needless| needless)
