@@ -179,7 +179,8 @@ pub enum Entry {
         /// The unit.
         spot: Spot,
     },
-    /// A late success came after the compensation was sent: it is sent once more, under a new idempotency key.
+    /// What was known of a unit's compensation counts no longer: a late success came after it was sent, and it is sent once more, under a new
+    /// idempotency key; or there is nothing to undo after all.
     CompensationRenewed {
         /// The unit.
         spot: Spot,

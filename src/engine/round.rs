@@ -116,10 +116,9 @@ impl Round {
         let mut claims = Vec::new();
         let mut ids = Vec::new();
         for item in batch {
-            if let Request::Start(start) = &item.request
-                && let Some(pinned) = definitions.current(&start.definition)
-            {
-                ids.push(start.id);
+            let Request::Start(start) = &item.request else { continue };
+            ids.push(start.id);
+            if let Some(pinned) = definitions.current(&start.definition) {
                 let key = check_input(&pinned.definition, &start.input).unwrap_or(None);
                 claims.extend(claims_of(&pinned.definition, key.as_deref(), start).unwrap_or_default());
             }
@@ -329,14 +328,15 @@ impl Round {
         names: &Names,
         signer: &Signer,
     ) -> Outcome {
+        let id = asked.id;
         let refuse = |round: &mut Round, refusal: Refusal| {
+            // A child may have begun by another copy of its order, whatever has become of its definition since.
+            if asked.parent.is_some() && !round.resolved {
+                return Outcome::Undecided(id);
+            }
             round.keep(item, refusal.code(), &refusal.to_string());
             Outcome::Start { about: None, result: Err(refusal) }
         };
-        let Some(pinned) = pinned else {
-            return refuse(self, Refusal::UnknownDefinition(asked.definition.clone()));
-        };
-        let id = asked.id;
         if let Some(Broken { why, .. }) = self.broken.get(&id) {
             return Outcome::Start { about: None, result: Err(Forbidden::State(why.clone()).into()) };
         }
@@ -347,6 +347,9 @@ impl Round {
             let started = Started { saga: id, status: work.saga.status(), created: true };
             return Outcome::Start { about: Some(id), result: Ok(started) };
         }
+        let Some(pinned) = pinned else {
+            return refuse(self, Refusal::UnknownDefinition(asked.definition.clone()));
+        };
         let key = match check_input(&pinned.definition, &asked.input) {
             Ok(key) => key,
             Err(errors) => return refuse(self, Refusal::Invalid(errors)),

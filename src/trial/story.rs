@@ -74,7 +74,9 @@ impl Teller<'_> {
                 format!("{}: no further attempt: {}", self.action(*spot, *action), why(failure))
             }
             Entry::Withdrawn { spot } => format!("{} is not sent after all", self.name(*spot)),
-            Entry::CompensationRenewed { spot } => format!("{} has to be undone once more", self.name(*spot)),
+            Entry::CompensationRenewed { spot } => {
+                format!("what became of the undo of {} counts no longer", self.name(*spot))
+            }
             Entry::Compensating { error, .. } => format!("compensates: {}", self.error(error)),
             Entry::Suspended { reason, .. } => format!("waits for an operator: {reason}"),
             Entry::Resumed { .. } => "goes on".to_owned(),

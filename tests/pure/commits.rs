@@ -16,7 +16,7 @@ use sagad::core::decide::decide;
 use sagad::core::entry::Entry;
 use sagad::core::id::SagaId;
 use sagad::core::parse::parse;
-use sagad::core::saga::Status;
+use sagad::core::saga::{Parent, Status};
 use sagad::core::time::Time;
 use sagad::daemon::corridor::{Closing, Ends, Plan, lay};
 use sagad::definitions::{Definitions, Folder};
@@ -74,6 +74,7 @@ async fn soon<T>(what: &str, comes: impl Future<Output = T>) -> T {
 /// A corridor at work, and both its ends.
 struct Scene {
     store: MemoryStore,
+    definitions: Arc<Definitions<Gated>>,
     gate: Gate,
     ends: Ends,
     acks: mpsc::UnboundedReceiver<u64>,
@@ -108,10 +109,11 @@ impl Scene {
         let source = Source { toml: toml.to_owned(), schema: None };
         let mut folder = Folder { files: Vec::new(), definitions: [("order".into(), (definition, source))].into() };
         definitions.adopt(&mut folder).await.unwrap();
+        let definitions = Arc::new(definitions);
         let plan = Plan {
             store: gated,
             alone: true,
-            definitions: Arc::new(definitions),
+            definitions: Arc::clone(&definitions),
             names: Names::new("shop"),
             signer: Signer::new(&SECRET),
             health: Health::new(),
@@ -124,7 +126,7 @@ impl Scene {
         let (ends, parts) = lay(plan, &Closing::default());
         let parts = parts.into_iter().map(|(_, part)| tokio::spawn(part)).collect();
         let (receipts, acks) = mpsc::unbounded_channel();
-        Scene { store, gate, ends, acks, receipts, parts }
+        Scene { store, definitions, gate, ends, acks, receipts, parts }
     }
 
     fn start(&self) -> JoinHandle<Result<Started, Refusal>> {
@@ -397,4 +399,33 @@ async fn a_start_is_refused_for_the_sake_of_one_that_is_committed() {
         assert_eq!(soon("acknowledgement", scene.acks.recv()).await, Some(tag));
     }
     assert_eq!(scene.store.snapshot().dead_letters.len(), 1);
+}
+
+#[tokio::test]
+async fn an_order_to_a_child_that_is_there_is_not_refused() {
+    let scene = Scene::open().await;
+    scene.gate.always(Word::Commit);
+    let order = |id: u128| {
+        let above = SagaId(Uuid::from_u128(1));
+        let parent = Parent { saga: above, spot: 0.into(), step: "ship".into(), attempt: 1, depth: 1, undo: None };
+        let start = Start {
+            id: SagaId(Uuid::from_u128(id)),
+            definition: "order".to_owned(),
+            input: Arc::new(json!({})),
+            priority: None,
+            delay: Duration::ZERO,
+            idempotency_key: None,
+            trace: None,
+            actor: "saga".to_owned(),
+            parent: Some(parent),
+        };
+        let intake = scene.ends.intake.clone();
+        tokio::spawn(async move { intake.start(start).await })
+    };
+    let child = soon("answer", order(2)).await.unwrap().unwrap().saga;
+    // Its definition is gone by now; a copy of its order comes.
+    scene.definitions.adopt(&mut Folder { files: Vec::new(), definitions: Default::default() }).await.unwrap();
+    assert_eq!(soon("answer", order(2)).await.unwrap().unwrap().saga, child);
+    let refused = soon("answer", order(3)).await.unwrap();
+    assert!(matches!(refused, Err(Refusal::UnknownDefinition(_))), "{refused:?}");
 }

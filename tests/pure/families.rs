@@ -15,6 +15,11 @@ use crate::play::{Play, answer, once, sequence, step};
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// How a child ends that failed, and has undone all that it did.
+fn undone(why: &str) -> Value {
+    json!({ "error": { "message": why, "details": { "status": "compensated" } } })
+}
+
 /// How a child ends that could not undo all that it did.
 fn left_something() -> Value {
     json!({ "error": { "message": "no refund", "details": { "status": "failed" } } })
@@ -233,13 +238,13 @@ fn a_child_that_has_failed_is_tried_again_as_another_one() {
     let mut play = Play::of(&toml);
     play.success("p 1");
     let first = order(&play);
-    answer(&mut play, 1, Action::Execute, 1, Some(Outcome::Failure), json!({ "error": "no truck" }));
+    answer(&mut play, 1, Action::Execute, 1, Some(Outcome::Failure), undone("no truck"));
     play.waits_for("ship");
     play.now = play.now.plus(SECOND);
     play.resume();
     let second = order(&play);
     assert_eq!((second.ticket.attempt, second.child == first.child), (2, false));
-    answer(&mut play, 1, Action::Execute, 1, Some(Outcome::Failure), json!({ "error": "no truck" }));
+    answer(&mut play, 1, Action::Execute, 1, Some(Outcome::Failure), undone("no truck"));
     assert_eq!(play.ignored, Some(Ignored::Stale), "the first one's word does not count any more");
     play.comes_back("ship 1", Reason::Rejected, true);
     assert_eq!(play.ignored, Some(Ignored::Settled), "nor does the broker's of it");
@@ -334,17 +339,23 @@ fn a_child_that_could_not_undo_itself_is_asked_again_even_if_its_order_was_taken
     assert_eq!(order(&play).ticket.attempt, 2);
 }
 
+/// A child that has not answered is told to undo whatever it did; perhaps there is none yet.
+fn cancelled(undo_refused: bool) -> Play {
+    let mut play = Play::of(&parent());
+    play.success("a 1");
+    play.order(Order::Cancel { reason: None }).unwrap();
+    if undo_refused {
+        let why = json!({ "error": "there is no saga yet" });
+        answer(&mut play, 1, Action::Compensate, 1, Some(Outcome::Retry), why);
+    }
+    play.fresh();
+    play
+}
+
 #[test]
 fn a_child_that_was_refused_after_its_undo_was_asked_for_has_nothing_to_undo() {
     for undo_refused in [true, false] {
-        let mut play = Play::of(&parent());
-        play.success("a 1");
-        play.order(Order::Cancel { reason: None }).unwrap();
-        if undo_refused {
-            let why = json!({ "error": "there is no saga yet" });
-            answer(&mut play, 1, Action::Compensate, 1, Some(Outcome::Retry), why);
-        }
-        play.fresh();
+        let mut play = cancelled(undo_refused);
         answer(&mut play, 1, Action::Execute, 1, Some(Outcome::Failure), json!({ "error": "its key is in use" }));
         play.sends(&["undo a 1"]);
         assert_eq!(play.step("ship"), "failed");
@@ -400,14 +411,7 @@ fn once_a_child_has_told_that_it_is_undone_that_it_could_not_be_is_an_older_word
 #[test]
 fn a_child_that_there_never_was_is_not_asked_to_undo_anything() {
     for undo_refused in [true, false] {
-        let mut play = Play::of(&parent());
-        play.success("a 1");
-        play.order(Order::Cancel { reason: None }).unwrap();
-        if undo_refused {
-            let why = json!({ "error": "there is no saga yet" });
-            answer(&mut play, 1, Action::Compensate, 1, Some(Outcome::Retry), why);
-        }
-        play.fresh();
+        let mut play = cancelled(undo_refused);
         play.comes_back("ship 1", Reason::Unroutable, false);
         play.sends(&["undo a 1"]);
         assert_eq!(play.step("ship"), "failed");
@@ -515,4 +519,40 @@ fn a_pivot_that_succeeds_on_the_way_back_lifts_no_deadline() {
     play.timer();
     play.is(Status::Compensated);
     assert_eq!(play.step("ship"), "in_doubt");
+}
+
+#[test]
+fn a_child_whose_order_was_refused_is_the_same_one_when_it_is_tried_again() {
+    let mut play = Play::of(&format!("{}[[steps]]\nname = 'ship'\nsaga = 'shipment'\n", step("p", "pivot = true")));
+    play.success("p 1");
+    let first = order(&play);
+    let refusal = json!({ "error": { "code": "unknown_definition", "message": "it is not loaded" } });
+    answer(&mut play, 1, Action::Execute, 1, Some(Outcome::Failure), refusal.clone());
+    play.waits_for("ship");
+    play.now = play.now.plus(SECOND);
+    play.resume();
+    let second = order(&play);
+    assert_eq!((second.ticket.attempt, second.child), (2, first.child), "another order may have begun it");
+    answer(&mut play, 1, Action::Execute, 1, Some(Outcome::Failure), refusal);
+    assert_eq!(play.ignored, Some(Ignored::Stale), "the first refusal, told again");
+    answer(&mut play, 1, Action::Execute, 2, Some(Outcome::Success), Value::Null);
+    play.is(Status::Completed);
+}
+
+#[test]
+fn a_child_that_could_not_undo_itself_says_so_even_if_its_undo_was_called_off() {
+    let mut play = Play::of(&parent());
+    play.success("a 1");
+    play.timer();
+    play.timer();
+    play.order(Order::Cancel { reason: None }).unwrap();
+    // The first order has begun it, the second is refused.
+    answer(&mut play, 1, Action::Execute, 2, Some(Outcome::Failure), json!({ "error": "it is not loaded" }));
+    play.success("undo a 1");
+    play.is(Status::Compensated);
+    answer(&mut play, 1, Action::Compensate, 1, Some(Outcome::Failure), left_something());
+    play.is(Status::Failed);
+    assert_eq!(play.step("ship"), "compensation_failed");
+    answer(&mut play, 1, Action::Compensate, 1, Some(Outcome::Failure), left_something());
+    assert_eq!(play.ignored, Some(Ignored::Stale));
 }

@@ -14,7 +14,7 @@ use crate::core::apply::saga_error;
 use crate::core::definition::Definition;
 use crate::core::entry::Entry;
 use crate::core::id::{Action, Ticket};
-use crate::core::saga::{Parent, Phase, Reason, Saga};
+use crate::core::saga::{Failure, Parent, Phase, Reason, Saga, Status};
 
 /// Sagas below sagas: a definition that runs itself has to end somewhere.
 pub(super) const DEEPEST: u32 = 8;
@@ -31,6 +31,16 @@ pub fn end_of(definition: &Definition, saga: &Saga) -> Option<RawAnswer> {
         Some(Effect::Answer(ParentAnswer { answer, .. })) => Some(answer),
         _ => None,
     }
+}
+
+/// How a child has ended, if it is itself that says it failed, and not whoever refused its order.
+pub(super) fn child_status(failure: &Failure) -> Option<&str> {
+    failure.details.pointer("/details/status").and_then(Value::as_str)
+}
+
+/// Whether a child says that it gave up some of its undos.
+pub(super) fn left_something(failure: &Failure) -> bool {
+    child_status(failure) == Some(Status::Failed.as_str())
 }
 
 impl Transition<'_> {

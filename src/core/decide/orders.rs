@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Transition;
 use super::advance::ALL;
+use super::family::child_status;
 use crate::core::apply::saga_error;
 use crate::core::definition::OnCompensationFailure;
 use crate::core::entry::{Entry, Resolution};
@@ -134,9 +135,14 @@ impl Transition<'_> {
 
     fn retry_again(&mut self, spot: Spot, action: Action, actor: String, reason: Option<String>) {
         let state = self.saga.unit(spot).map(|unit| unit.action(action));
-        let ended = state.is_some_and(|state| matches!(state.progress, Progress::Failed { by: Some(_), .. }));
-        // A child that has ended is not begun again: another one is.
-        let afresh = ended && action == Action::Execute && self.runs_child(spot.step);
+        let ended = |progress: &Progress| match progress {
+            Progress::Failed { by: Some(_), failure, .. } => child_status(failure).is_some(),
+            _ => false,
+        };
+        // A child that has ended is not begun again: another one is. Where an order was refused, another may have begun it all the same.
+        let afresh = state.is_some_and(|state| ended(&state.progress))
+            && action == Action::Execute
+            && self.runs_child(spot.step);
         self.record(Entry::Retried { spot, action, afresh, actor, reason });
         if afresh {
             self.forget_what_was_left(spot);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::advance::ALL;
+use super::family::{child_status, left_something};
 use super::{Ignored, Transition};
 use crate::core::answer::{Answer, judge, judge_event};
 use crate::core::apply::saga_error;
@@ -107,7 +108,7 @@ impl Transition<'_> {
             return Some(Ignored::UnknownAttempt);
         }
         if attempt <= state.void {
-            return Some(Ignored::Stale);
+            return self.take_void(spot, action, answer);
         }
         // What was asked has been answered by the command itself.
         if action == Action::Probe && !unit.execute.in_doubt() {
@@ -123,7 +124,8 @@ impl Transition<'_> {
         let in_doubt = state.unanswered.contains(&attempt);
         let unanswered = child && in_doubt;
         // It has had its say: an operator has asked for other attempts since.
-        let counted = attempt <= state.spent && !in_doubt && !child;
+        let refused = matches!(&answer, Answer::Failure(failure) if child_status(failure).is_none());
+        let counted = attempt <= state.spent && !in_doubt && (!child || refused);
         match (&state.progress, answer) {
             (_, Answer::Success(reply)) if open => self.succeed(spot, action, attempt, reply, false),
             // The answer that decided a failure does not change its mind; one to another attempt tells of an effect.
@@ -199,6 +201,27 @@ impl Transition<'_> {
             _ => return Some(Ignored::Settled),
         }
         None
+    }
+
+    /// An answer of an earlier round. Whatever was known of a child then, that it could not undo itself is news.
+    fn take_void(&mut self, spot: Spot, action: Action, answer: Answer) -> Option<Ignored> {
+        let is_over = |unit: &Unit| {
+            unit.compensate.is_fresh() && matches!(unit.execute.progress, Progress::Failed { by: Some(_), .. })
+        };
+        match answer {
+            Answer::Failure(failure)
+                if action == Action::Compensate
+                    && self.runs_child(spot.step)
+                    && left_something(&failure)
+                    && self.saga.unit(spot).is_some_and(is_over) =>
+            {
+                self.record(Entry::GivenUp { spot, failure });
+                self.take_up_again(spot);
+                self.go_on_with(spot);
+                None
+            }
+            _ => Some(Ignored::Stale),
+        }
     }
 
     /// A success decides, also one that comes after the action was taken for failed: then what it did is undone.
@@ -384,11 +407,6 @@ impl Transition<'_> {
             _ => {}
         }
     }
-}
-
-/// Whether a child says that it gave up some of its undos.
-fn left_something(failure: &Failure) -> bool {
-    failure.details.pointer("/details/status").is_some_and(|status| status == "failed")
 }
 
 /// Whether it is news that somebody had an attempt of an execute in hand, which is not the latest in flight, and that what he did may still
