@@ -556,3 +556,19 @@ fn a_child_that_could_not_undo_itself_says_so_even_if_its_undo_was_called_off() 
     answer(&mut play, 1, Action::Compensate, 1, Some(Outcome::Failure), left_something());
     assert_eq!(play.ignored, Some(Ignored::Stale));
 }
+
+#[test]
+fn a_child_that_was_begun_by_another_copy_of_its_order_is_undone() {
+    let mut play = Play::of(&parent());
+    play.success("a 1");
+    play.comes_back("ship 1", Reason::Unroutable, false);
+    play.order(Order::Cancel { reason: None }).unwrap();
+    play.success("undo a 1");
+    play.is(Status::Compensated);
+    play.fresh();
+    answer(&mut play, 1, Action::Execute, 1, Some(Outcome::Success), Value::Null);
+    play.is(Status::Compensating);
+    assert_eq!(order(&play).ask, Ask::Undo);
+    answer(&mut play, 1, Action::Compensate, 1, Some(Outcome::Success), Value::Null);
+    play.is(Status::Compensated);
+}

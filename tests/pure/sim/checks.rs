@@ -516,6 +516,8 @@ impl Checks {
             Progress::Failed { by, failure, .. } => *by == Some(attempt) || failure.reason == Reason::InvalidReply,
             _ => false,
         };
+        // Or an operator has asked for other attempts since.
+        let known = known || state.held.contains(&attempt);
         !asks && !child && !known && !self.may_be_forgotten(saga) && attempt > state.void && attempt <= state.attempt
     }
 

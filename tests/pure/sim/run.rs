@@ -585,6 +585,11 @@ impl Run {
         for (child, _) in sagas {
             let Some(parent) = &child.parent else { continue };
             let Some((above, pinned)) = sagas.iter().find(|(saga, _)| saga.id == parent.saga) else { continue };
+            // What it is told once it has been deleted is a dead letter; an operator sees it.
+            let stored = self.store.load(&[above.id]).now_or_never().and_then(Result::ok).unwrap_or_default();
+            if stored.is_empty() {
+                continue;
+            }
             let step = &pinned.definition.steps[parent.spot.step];
             let Some(unit) = above.unit(parent.spot) else { continue };
             let given_up = matches!(unit.compensate.progress, Progress::Failed { .. } | Progress::GivenUp { .. });
