@@ -1610,3 +1610,27 @@ fn a_command_that_somebody_was_at_did_not_die_unseen() {
     play.sends(&["a 1", "undo a 1"]);
     assert!(play.command("undo a 1").in_doubt);
 }
+
+#[test]
+fn an_undo_that_is_to_be_tried_again_is_renewed_by_a_late_success() {
+    let mut play = Play::of(&(once("a", "optional = true") + &once("b", "")));
+    // Both are in doubt; the undo of the first fails, and an operator has it tried again, after that of the second.
+    play.timer();
+    play.timer();
+    play.success("undo b 1");
+    play.failure("undo a 1");
+    play.timer();
+    play.failure("undo a 2");
+    play.waits_for("a");
+    play.success("b 1");
+    play.fresh();
+    play.retry_step("a").unwrap();
+    play.sends(&["undo b 2"]);
+    play.success("a 1");
+    play.sends(&[]);
+    play.success("undo b 2");
+    play.sends(&["undo a 3"]);
+    assert_eq!(play.command("undo a 3").round, 1, "what was asked for before asked for something else");
+    play.success("undo a 3");
+    play.is(Status::Compensated);
+}
