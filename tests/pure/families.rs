@@ -572,3 +572,30 @@ fn a_child_that_was_begun_by_another_copy_of_its_order_is_undone() {
     answer(&mut play, 1, Action::Compensate, 1, Some(Outcome::Success), Value::Null);
     play.is(Status::Compensated);
 }
+
+#[test]
+fn as_long_as_one_order_may_have_begun_it_a_child_is_asked_to_undo() {
+    let mut play = Play::of(&parent());
+    play.success("a 1");
+    play.timer();
+    play.timer();
+    play.order(Order::Cancel { reason: None }).unwrap();
+    play.comes_back("ship 1", Reason::Unroutable, false);
+    assert_eq!(play.step("ship"), "compensating", "the second order may have begun it");
+    play.comes_back("ship 2", Reason::Unroutable, false);
+    play.success("undo a 1");
+    play.is(Status::Compensated);
+}
+
+#[test]
+fn an_old_word_of_an_undo_does_not_stand_for_the_one_that_is_owed() {
+    let mut play = Play::of(&parent());
+    play.success("a 1");
+    play.order(Order::Cancel { reason: None }).unwrap();
+    play.suspend();
+    answer(&mut play, 1, Action::Execute, 1, Some(Outcome::Success), Value::Null);
+    answer(&mut play, 1, Action::Compensate, 1, Some(Outcome::Failure), left_something());
+    assert_eq!(play.ignored, Some(Ignored::Stale));
+    play.resume();
+    assert_eq!((order(&play).ask, order(&play).ticket.attempt), (Ask::Undo, 2));
+}
