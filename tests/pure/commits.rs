@@ -357,7 +357,9 @@ async fn what_one_queue_refuses_another_may_have() {
     let refused = |outbox, message| Published::Refused { outbox, message };
     let unsent = |outbox, message| Published::Expired { outbox, message, never_sent: true };
     type Said = fn(Uuid, Arc<Outgoing>) -> Published;
-    let cases: [(bool, Said, bool); 3] = [(true, refused, true), (false, refused, false), (true, unsent, false)];
+    let returned = |outbox, message| Published::Returned { outbox, message, text: "NO_ROUTE".to_owned() };
+    let cases: [(bool, Said, bool); 4] =
+        [(true, refused, true), (false, refused, false), (true, unsent, false), (true, returned, false)];
     for (several, said, is_in_doubt) in cases {
         let mut scene = Scene::among(LOCKED, &queues(several)).await;
         scene.gate.always(Word::Commit);

@@ -582,6 +582,7 @@ fn as_long_as_one_order_may_have_begun_it_a_child_is_asked_to_undo() {
     play.order(Order::Cancel { reason: None }).unwrap();
     play.comes_back("ship 1", Reason::Unroutable, false);
     assert_eq!(play.step("ship"), "compensating", "the second order may have begun it");
+    assert_eq!((order(&play).ask, order(&play).ticket.attempt), (Ask::Undo, 1), "and is asked already");
     play.comes_back("ship 2", Reason::Unroutable, false);
     play.success("undo a 1");
     play.is(Status::Compensated);
