@@ -1,5 +1,12 @@
 //! JSON numbers by their value, to the last digit.
 
+use serde_json::Number;
+
+/// The double that is a JSON number to its last digit; `None` if none is.
+pub fn exact_double(number: &Number) -> Option<f64> {
+    number.as_f64().filter(|double| same_decimal(number.as_str(), &format!("{double:e}")))
+}
+
 /// Whether two JSON numbers are the same decimal number, however written.
 pub fn same_decimal(a: &str, b: &str) -> bool {
     let (a, b) = (Decimal::read(a), Decimal::read(b));

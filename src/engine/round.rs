@@ -195,10 +195,10 @@ impl Round {
                 self.dead_letters.push(DeadLetter::clone(letter));
                 Outcome::Kept { reason: letter.reason.clone() }
             }
-            Request::Saga(id, input) => match self.of_one_copy(*id, input, item, definitions) {
-                Some(input) => self.decide_saga(*id, &input, item, names, signer),
-                None => self.decide_saga(*id, input, item, names, signer),
-            },
+            Request::Saga(id, input) => {
+                let of_one_copy = self.of_one_copy(*id, input, item, definitions);
+                self.decide_saga(*id, of_one_copy.as_ref().unwrap_or(input), item, names, signer)
+            }
             Request::Keyed(keyed) => self.decide_keyed(keyed, item, names, signer),
             Request::Admit { saga, slot } => self.decide_admission(*saga, slot.as_deref(), item, names, signer),
             Request::Elsewhere(definition) => self.decide_elsewhere(definition, item, names),
@@ -370,11 +370,11 @@ impl Round {
                     claims.push((claim, Some(holder)));
                 }
                 Some((holder, _)) if claim.kind == ClaimKind::Lock => {
-                    // Nothing is kept on the word of one that is not committed: the letter would be, even if that one comes to nothing.
-                    if !item.is_answered() && self.sagas.get(&holder).is_some_and(Work::has_claims) {
-                        return Outcome::Undecided(holder);
-                    }
                     if !item.is_answered() {
+                        // The letter would be committed even if the one that it goes by comes to nothing.
+                        if self.sagas.get(&holder).is_some_and(Work::has_claims) {
+                            return Outcome::Undecided(holder);
+                        }
                         self.keep(item, "locked", &Refusal::Locked(claim.token.clone()).to_string());
                     }
                     let about = self.sagas.contains_key(&holder).then_some(holder);

@@ -7,7 +7,7 @@ use lapin::types::{AMQPValue, DecimalValue, FieldArray, FieldTable, LongString, 
 use serde_json::{Map, Number, Value};
 
 use crate::broker::message::{Inbox, Incoming, Outgoing, Properties};
-use crate::core::number::same_decimal;
+use crate::core::number::exact_double;
 use crate::core::time::Time;
 use crate::json::harmless_key;
 
@@ -82,12 +82,14 @@ fn amqp_value(value: &Value) -> Result<AMQPValue, String> {
 
 /// A number never changes its value on the way: what is no 64-bit integer, and has more digits than a double keeps, goes as its digits.
 fn amqp_number(number: &Number) -> AMQPValue {
+    if let Some(integer) = number.as_i64() {
+        return AMQPValue::LongLongInt(integer);
+    }
     let text = number.as_str();
-    let whole = !text.contains(['.', 'e', 'E']);
-    match (number.as_i64(), number.as_f64()) {
-        (Some(integer), _) => AMQPValue::LongLongInt(integer),
-        (None, Some(float)) if !whole && same_decimal(text, &format!("{float:e}")) => AMQPValue::Double(float),
-        _ => AMQPValue::LongString(text.into()),
+    let fraction = text.contains(['.', 'e', 'E']);
+    match exact_double(number).filter(|_| fraction) {
+        Some(double) => AMQPValue::Double(double),
+        None => AMQPValue::LongString(text.into()),
     }
 }
 

@@ -168,14 +168,11 @@ impl Transition<'_> {
             (Progress::Failed { by: Some(other), .. }, Answer::Failure(failure))
                 if action == Action::Execute
                     && *other != attempt
-                    && self.runs_child(spot.step)
+                    && child
                     && left_something(&failure)
                     && !matches!(unit.compensate.progress, Progress::Succeeded { .. } | Progress::GivenUp { .. }) =>
             {
-                self.call_off_undo(spot);
-                self.record(Entry::GivenUp { spot, failure });
-                self.take_up_again(spot);
-                self.go_on_with(spot);
+                self.leave_behind(spot, failure);
             }
             // Late, yet the first word about it: the doubt is over. Not once its undo is on its way, which serves either case.
             (Progress::Failed { .. }, Answer::Failure(failure)) if forward && state.in_doubt() && undo_untouched => {
@@ -215,13 +212,19 @@ impl Transition<'_> {
                     && left_something(&failure)
                     && self.saga.unit(spot).is_some_and(is_over) =>
             {
-                self.record(Entry::GivenUp { spot, failure });
-                self.take_up_again(spot);
-                self.go_on_with(spot);
+                self.leave_behind(spot, failure);
                 None
             }
             _ => Some(Ignored::Stale),
         }
+    }
+
+    /// A child that was taken to have undone itself, or to have done nothing, left something behind.
+    fn leave_behind(&mut self, spot: Spot, failure: Failure) {
+        self.call_off_undo(spot);
+        self.record(Entry::GivenUp { spot, failure });
+        self.take_up_again(spot);
+        self.go_on_with(spot);
     }
 
     /// A success decides, also one that comes after the action was taken for failed: then what it did is undone.

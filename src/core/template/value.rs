@@ -11,7 +11,7 @@ use serde_json::{Map, Number, Value};
 use super::TemplateError;
 use super::find::down;
 use super::path::Segment;
-use crate::core::number::same_decimal;
+use crate::core::number::exact_double;
 
 /// How deep a computed value may be nested: what serde_json reads, too.
 const MAX_DEPTH: usize = 128;
@@ -118,9 +118,9 @@ fn dynamic_number(number: &Number) -> Dynamic {
     if let Some(it) = number.as_i128() {
         return Dynamic::from(it);
     }
-    match number.as_f64() {
-        Some(it) if it.is_finite() && same_decimal(number.as_str(), &format!("{it:e}")) => Dynamic::from(it),
-        _ => {
+    match exact_double(number) {
+        Some(it) => Dynamic::from(it),
+        None => {
             let message =
                 format!("the number {number} has more digits than a calculation can keep; pass it on as it is");
             Dynamic::from(Error::new(ErrorKind::InvalidOperation, message))
